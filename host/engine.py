@@ -1,0 +1,105 @@
+"""A Docker Engine that answers."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from host import debian
+from host.commands import Refusal, allowed, output, run, say
+
+_START_SECONDS = 60
+_PACKAGES = (
+    "docker.io",
+    "docker-cli",
+    "docker-compose",
+    "docker-buildx",
+    "containerd",
+    "tini-static",
+)
+_LOG = Path("/var/log/dockerd.log")
+
+
+def answers() -> bool:
+    """Whether an engine answers to the `docker` command."""
+    return output("docker", "version", "--format", "{{.Server.Version}}") is not None
+
+
+def ensure() -> None:
+    """Make sure that an engine answers, installing and starting one if need be.
+
+    Raises:
+        Refusal: None answers and this program may not, or cannot, change that.
+    """
+    if answers():
+        return
+    complaint = _complaint()
+    if "permission denied" in complaint:
+        raise Refusal(
+            "Docker runs, but you may not use it: "
+            "`sudo usermod -aG docker $USER`, then log in again"
+        )
+    if os.environ.get("DOCKER_HOST"):
+        raise Refusal(f"no engine answers at DOCKER_HOST={os.environ['DOCKER_HOST']}: unset it")
+    if not allowed("HOST_INSTALL"):
+        raise Refusal("no Docker Engine answers and HOST_INSTALL=no: start it, then try again")
+    if shutil.which("dockerd") is None:
+        install()
+    start()
+
+
+def install() -> None:
+    """Install Docker Engine, Compose and Buildx from the distribution's packages.
+
+    Raises:
+        Refusal: This is not Debian or Ubuntu, or not root.
+    """
+    if not debian.is_installable():
+        raise Refusal(
+            "no Docker Engine answers: install Docker Engine with the Compose plugin "
+            "(https://docs.docker.com/engine/install/), start it, then try again"
+        )
+    say("no Docker Engine here: installing one from the distribution's packages")
+    debian.update()
+    if debian.release().get("ID") == "debian":
+        debian.offer_from_suite(_PACKAGES)
+        debian.install(_PACKAGES)
+    else:
+        debian.install(["docker.io", "docker-compose-v2", "docker-buildx"])
+
+
+def start() -> None:
+    """Start the engine and wait until it answers.
+
+    Raises:
+        Refusal: It does not within a minute.
+    """
+    say("starting the Docker Engine")
+    if Path("/run/systemd/system").is_dir():
+        run(["systemctl", "enable", "--now", "docker"], purpose="start the Docker Engine")
+    elif os.geteuid() != 0:
+        raise Refusal("the Docker Engine is installed but does not run: start it as root")
+    else:
+        # No service manager: the engine gets a session of its own and outlives this command.
+        with _LOG.open("ab") as log:
+            subprocess.Popen(
+                ["dockerd"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+    deadline = time.monotonic() + _START_SECONDS
+    while not answers():
+        if time.monotonic() > deadline:
+            raise Refusal(f"the Docker Engine did not start within a minute: {_complaint()}")
+        time.sleep(0.2)
+
+
+def _complaint() -> str:
+    """Return what `docker` says when no engine answers."""
+    if shutil.which("docker") is None:
+        return "there is no docker command"
+    said = subprocess.run(["docker", "version"], capture_output=True, text=True, check=False)
+    return said.stderr.strip()
