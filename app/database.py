@@ -1,0 +1,211 @@
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeAlias, TypeVar
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+from fastapi import Request
+
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+T = TypeVar("T")
+
+# A request gets its answer, good or bad, within two seconds. The server gives up on a statement
+# first, which leaves the connection intact; a server that does not even do that is gone.
+STATEMENT_SECONDS = 1.5
+ANSWER_SECONDS = 1.8
+START_SECONDS = 60
+CLOSE_SECONDS = 2
+
+# What PostgreSQL says when it is going away, coming up, full, or too slow.
+AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.QueryCanceledError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+class DatabaseUnavailableError(Exception):
+    """The database cannot be reached, or did not answer in time. Says why."""
+
+
+class ConnectionLostError(DatabaseUnavailableError):
+    """A connection ended under a statement, which may or may not have been carried out."""
+
+
+class Database:
+    """The pool, with every way of not getting an answer turned into one error.
+
+    Statements must leave no session state behind (SET, LISTEN, advisory locks, temporary
+    tables): connections go back to the pool as they are.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._epoch = 0
+        self._away = False
+
+    async def read_one(self, query: str, *args: object) -> asyncpg.Record | None:
+        """The first row, or None. Tried once more if its connection turns out to be dead."""
+        return await self._twice(lambda connection: connection.fetchrow(query, *args))
+
+    async def read_all(self, query: str, *args: object) -> list[asyncpg.Record]:
+        """Every row. Tried once more if its connection turns out to be dead."""
+        return await self._twice(lambda connection: connection.fetch(query, *args))
+
+    async def write(self, query: str, *args: object) -> asyncpg.Record | None:
+        """The first row that RETURNING yields, or None. Sent at most once, so nothing doubles."""
+        return await self._once(lambda connection: connection.fetchrow(query, *args))
+
+    async def _twice(self, statement: Callable[[Connection], Awaitable[T]]) -> T:
+        try:
+            return await self._once(statement)
+        except ConnectionLostError:
+            return await self._once(statement)
+
+    async def _once(self, statement: Callable[[Connection], Awaitable[T]]) -> T:
+        epoch = self._epoch
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                connection = await self._acquire()
+                try:
+                    result = await self._run(connection, statement)
+                finally:
+                    await self._pool.release(connection)
+        except TimeoutError:
+            await self._expire(epoch)
+            raise self._unavailable("no answer in time") from None
+        if self._away:
+            self._away = False
+            logger.info("the database is back")
+        return result
+
+    async def _acquire(self) -> Connection:
+        try:
+            return await self._pool.acquire()
+        except TimeoutError:
+            raise
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise self._unavailable(reason(error)) from error
+
+    async def _run(
+        self, connection: Connection, statement: Callable[[Connection], Awaitable[T]]
+    ) -> T:
+        try:
+            return await statement(connection)
+        except asyncio.CancelledError:
+            # Asking a server that may be gone to cancel would be one more wait.
+            connection.terminate()
+            raise
+        except AWAY as error:
+            lost = connection.is_closed()
+            raise self._unavailable(reason(error), lost=lost) from error
+        except (OSError, asyncpg.InterfaceError) as error:
+            if connection.is_closed():
+                raise self._unavailable(reason(error), lost=True) from error
+            raise
+
+    async def _expire(self, epoch: int) -> None:
+        """Replace all connections that are as old as the one that went silent.
+
+        A closed connection is noticed by itself. A silent one says that the network or the
+        server went without a goodbye, and then its neighbours would each cost a request too.
+        """
+        if epoch == self._epoch:
+            self._epoch += 1
+            await self._pool.expire_connections()
+
+    def _unavailable(self, why: str, *, lost: bool = False) -> DatabaseUnavailableError:
+        if not self._away:
+            self._away = True
+            logger.warning("the database is unavailable: %s", why)
+        return ConnectionLostError(why) if lost else DatabaseUnavailableError(why)
+
+
+def reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+async def wait_for_database(settings: Settings) -> None:
+    """Return as soon as the database accepts a connection.
+
+    Raises DatabaseUnavailableError after START_SECONDS, with the last reason.
+    """
+    deadline = asyncio.get_running_loop().time() + START_SECONDS
+    last = ""
+    while True:
+        try:
+            connection = await asyncpg.connect(
+                host=settings.database_host,
+                port=settings.database_port,
+                user=settings.database_user,
+                password=settings.database_password,
+                database=settings.database_name,
+                timeout=ANSWER_SECONDS,
+            )
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            why = reason(error)
+        else:
+            await connection.close(timeout=CLOSE_SECONDS)
+            return
+        where = f"{settings.database_host}:{settings.database_port}"
+        if asyncio.get_running_loop().time() > deadline:
+            raise DatabaseUnavailableError(
+                f"No connection to the database at {where} in {START_SECONDS} s: {why}. "
+                "Check that it runs, and DATABASE_HOST, DATABASE_PORT, DATABASE_NAME, "
+                "DATABASE_USER and DATABASE_PASSWORD_FILE."
+            )
+        if why != last:
+            logger.info("waiting for the database at %s: %s", where, why)
+            last = why
+        await asyncio.sleep(0.5)
+
+
+async def _leave_as_is(_: asyncpg.Connection) -> None:
+    """In place of asyncpg's reset, which would cost every request a second round trip."""
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    pool = asyncpg.create_pool(
+        host=settings.database_host,
+        port=settings.database_port,
+        user=settings.database_user,
+        password=settings.database_password,
+        database=settings.database_name,
+        init_size=1,
+        # Above 0, asyncpg would itself reconnect in the background and log a traceback per try.
+        min_size=0,
+        max_size=settings.database_pool_size,
+        reset=_leave_as_is,
+        timeout=ANSWER_SECONDS,
+        server_settings={
+            "application_name": "berth-api",
+            "statement_timeout": f"{STATEMENT_SECONDS}s",
+        },
+    )
+    await pool
+    try:
+        yield Database(pool)
+    finally:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await pool.close()
+        except TimeoutError:
+            logger.warning("statements were still running: their connections are cut")
+
+
+async def get_database(request: Request) -> Database:
+    # A coroutine, since FastAPI would run a plain function in a thread.
+    database: Database = request.state.database
+    return database

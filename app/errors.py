@@ -1,0 +1,23 @@
+import json
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from app.database import DatabaseUnavailableError
+
+
+async def database_unavailable(_: Request, error: Exception) -> Response:
+    assert isinstance(error, DatabaseUnavailableError)  # noqa: S101 - for the type checker
+    # The reason is in the log; it may name hosts, which are nobody else's business.
+    return JSONResponse(
+        {"detail": "The database is unavailable, try again."}, 503, {"Retry-After": "1"}
+    )
+
+
+async def invalid_request(_: Request, error: Exception) -> Response:
+    """FastAPI's own answer less the input, which may be no valid JSON (NaN, half a surrogate)."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - for the type checker
+    detail = [{key: problem[key] for key in ("type", "loc", "msg")} for problem in error.errors()]
+    # Escaped to ASCII, since a location may be a field name with half a surrogate.
+    return Response(json.dumps({"detail": detail}), 422, media_type="application/json")

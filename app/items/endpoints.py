@@ -1,0 +1,57 @@
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response, status
+
+from app.items.repository import ItemRepository, get_repository
+from app.items.schemas import Item, ItemContent, ItemPage, NotFound
+
+router = APIRouter(prefix="/items", tags=["items"])
+
+Repository = Annotated[ItemRepository, Depends(get_repository)]
+NOT_FOUND = {404: {"model": NotFound, "description": "There is no such item"}}
+
+
+@router.post("", status_code=status.HTTP_201_CREATED)
+async def create_item(
+    content: ItemContent, items: Repository, request: Request, response: Response
+) -> Item:
+    item = await items.create(content)
+    response.headers["Location"] = request.app.url_path_for("read_item", item_id=item.id)
+    return item
+
+
+@router.get("")
+async def list_items(
+    items: Repository,
+    limit: Annotated[int, Query(ge=1, le=100)] = 50,
+    after: Annotated[UUID | None, Query(description="`next` of the page before")] = None,
+) -> ItemPage:
+    """Oldest first. Items created meanwhile appear on later pages, none twice, none skipped."""
+    return await items.page(limit, after)
+
+
+@router.get("/{item_id}", responses=NOT_FOUND)
+async def read_item(item_id: UUID, items: Repository) -> Item:
+    return found(await items.get(item_id))
+
+
+@router.put("/{item_id}", responses=NOT_FOUND)
+async def replace_item(item_id: UUID, content: ItemContent, items: Repository) -> Item:
+    return found(await items.replace(item_id, content))
+
+
+@router.delete("/{item_id}", status_code=status.HTTP_204_NO_CONTENT, responses=NOT_FOUND)
+async def delete_item(item_id: UUID, items: Repository) -> None:
+    if not await items.delete(item_id):
+        raise missing()
+
+
+def found(item: Item | None) -> Item:
+    if item is None:
+        raise missing()
+    return item
+
+
+def missing() -> HTTPException:
+    return HTTPException(status.HTTP_404_NOT_FOUND, "There is no such item.")

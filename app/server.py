@@ -1,0 +1,119 @@
+"""Runs the app: `python -m app.server`.
+
+The first SIGTERM or SIGINT starts the drain: /readyz turns to 503 and serving goes on for
+DRAIN_SECONDS, while the proxy takes this replica out. Then the listener closes and what is in
+flight, WebSockets included, has SHUTDOWN_SECONDS to finish. The exit code is 0. A second signal,
+or one before start-up has finished, ends the process at once with 128 + the signal's number.
+"""
+
+import asyncio
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from math import ceil
+from types import FrameType
+
+import uvicorn
+
+from app import logs
+from app.database import DatabaseUnavailableError, wait_for_database
+from app.lifecycle import CloseWhileDraining
+from app.main import create_app
+from app.settings import Settings, load_settings
+
+logger = logging.getLogger(__name__)
+
+# Longer than the 60 s for which the proxy keeps an idle connection: the side that sends requests
+# must be the one that closes, or a request meets a closing connection.
+KEEP_ALIVE_SECONDS = 75
+
+# The networks that containers and proxies live on. Not "*": then uvicorn believes the leftmost
+# address of X-Forwarded-For, which is whatever the client wrote there.
+PROXIES = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
+
+
+class Server(uvicorn.Server):
+    def __init__(self, settings: Settings) -> None:
+        app = create_app(settings)
+        self.settings = settings
+        self.lifecycle = app.state.lifecycle
+        self.drain_ends = 0.0
+        super().__init__(
+            uvicorn.Config(
+                CloseWhileDraining(app, self.lifecycle),
+                host=settings.host,
+                port=settings.port,
+                loop="uvloop",
+                http="httptools",
+                interface="asgi3",
+                lifespan="on",
+                log_config=None,
+                log_level=settings.log_level.lower(),
+                # The proxy writes the access log.
+                access_log=False,
+                server_header=False,
+                forwarded_allow_ips=PROXIES,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            )
+        )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Does not call super, which would have the signal raised again after a good shutdown.
+        name = signal.Signals(sig).name
+        if not self.started:
+            self._end_now(sig, f"{name} before start-up has finished")
+        if self.lifecycle.draining:
+            self._end_now(sig, f"{name} a second time")
+        self.lifecycle.draining = True
+        self.drain_ends = time.monotonic() + self.settings.drain_seconds
+        logger.info("%s: draining for %g s", name, self.settings.drain_seconds)
+
+    def _end_now(self, sig: int, why: str) -> None:
+        logger.warning("%s: ending at once", why)
+        # Nothing above this frame gets a chance to wait for anything.
+        os._exit(128 + sig)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await wait_for_database(self.settings)
+        except DatabaseUnavailableError as error:
+            logger.critical("%s", error)
+            sys.exit(os.EX_UNAVAILABLE)
+        await super().startup(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        if self.lifecycle.draining and time.monotonic() >= self.drain_ends:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Uvicorn's own would cut WebSockets at once and wait for the rest without end."""
+        deadline = time.monotonic() + self.settings.shutdown_seconds
+        for server in self.servers:
+            server.close()
+        while self._websockets_open() and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+        self.config.timeout_graceful_shutdown = max(1, ceil(deadline - time.monotonic()))
+        await super().shutdown(sockets)
+
+    def _websockets_open(self) -> bool:
+        kind = self.config.ws_protocol_class
+        return kind is not None and any(
+            isinstance(connection, kind) for connection in self.server_state.connections
+        )
+
+
+def main() -> None:
+    # SIGABRT is how the container's health check ends a hung server: say where it hung.
+    faulthandler.enable()
+    settings = load_settings()
+    logs.configure(settings.log_level)
+    Server(settings).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Read from environment variables of the same names; an empty one counts as not set."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True)
+
+    host: str = "0.0.0.0"  # noqa: S104 - a container's own network decides who reaches it
+    port: Port = 8000
+    log_level: LogLevel = "INFO"
+    app_version: str = "dev"
+
+    database_host: str = "db"
+    database_port: Port = 5432
+    database_name: str = "berth"
+    database_user: str = "berth"
+    database_password_file: Path = Path("/run/secrets/database-password")
+    # Connections per process. Few are faster than many: the database has as many cores as it has.
+    database_pool_size: PositiveInt = 4
+
+    # Seconds of serving on after SIGTERM, for the proxy to notice; then seconds for what is
+    # still in flight. The container's stop_grace_period must exceed their sum.
+    drain_seconds: Annotated[float, Field(ge=0, le=300)] = 3
+    shutdown_seconds: Annotated[int, Field(ge=1, le=3600)] = 20
+
+    def database_password(self) -> str:
+        """The file's content at this moment, so that a new password needs no restart."""
+        return self.database_password_file.read_text().rstrip("\n")
+
+
+def load_settings() -> Settings:
+    """Settings for a program's start; values that cannot be used end it with a line for each."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "_".join(str(part) for part in problem["loc"]).upper()
+            print(f"{name}={problem['input']}: {problem['msg']}.", file=sys.stderr)
+        sys.exit(os.EX_CONFIG)
