@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 T = TypeVar("T")
+Statement: TypeAlias = Callable[[Connection], Awaitable[T]]
 
 # A request gets its answer, good or bad, within two seconds. The server gives up on a statement
 # first, which leaves the connection intact; a server that does not even do that is gone.
@@ -57,38 +58,44 @@ class Database:
 
     async def read_one(self, query: str, *args: object) -> asyncpg.Record | None:
         """The first row, or None. Tried once more if its connection turns out to be dead."""
-        return await self._twice(lambda connection: connection.fetchrow(query, *args))
+        return await self._answer(lambda connection: connection.fetchrow(query, *args), tries=2)
 
     async def read_all(self, query: str, *args: object) -> list[asyncpg.Record]:
         """Every row. Tried once more if its connection turns out to be dead."""
-        return await self._twice(lambda connection: connection.fetch(query, *args))
+        return await self._answer(lambda connection: connection.fetch(query, *args), tries=2)
 
-    async def write(self, query: str, *args: object) -> asyncpg.Record | None:
-        """The first row that RETURNING yields, or None. Sent at most once, so nothing doubles."""
-        return await self._once(lambda connection: connection.fetchrow(query, *args))
+    async def write(self, query: str, *args: object) -> list[asyncpg.Record]:
+        """The rows that RETURNING yields. Sent at most once, so that nothing is doubled."""
+        return await self._answer(lambda connection: connection.fetch(query, *args), tries=1)
 
-    async def _twice(self, statement: Callable[[Connection], Awaitable[T]]) -> T:
-        try:
-            return await self._once(statement)
-        except ConnectionLostError:
-            return await self._once(statement)
-
-    async def _once(self, statement: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _answer(self, statement: Statement[T], *, tries: int) -> T:
         epoch = self._epoch
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                connection = await self._acquire()
-                try:
-                    result = await self._run(connection, statement)
-                finally:
-                    await self._pool.release(connection)
+                result = await self._attempt(statement, tries)
         except TimeoutError:
             await self._expire(epoch)
-            raise self._unavailable("no answer in time") from None
+            silence = DatabaseUnavailableError("no answer in time")
+            self._note(silence)
+            raise silence from None
+        except DatabaseUnavailableError as error:
+            self._note(error)
+            raise
         if self._away:
             self._away = False
             logger.info("the database is back")
         return result
+
+    async def _attempt(self, statement: Statement[T], tries: int) -> T:
+        connection = await self._acquire()
+        try:
+            return await self._run(connection, statement)
+        except ConnectionLostError:
+            if tries == 1:
+                raise
+        finally:
+            await self._pool.release(connection)
+        return await self._attempt(statement, tries - 1)
 
     async def _acquire(self) -> Connection:
         try:
@@ -96,23 +103,20 @@ class Database:
         except TimeoutError:
             raise
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise self._unavailable(reason(error)) from error
+            raise DatabaseUnavailableError(reason(error)) from error
 
-    async def _run(
-        self, connection: Connection, statement: Callable[[Connection], Awaitable[T]]
-    ) -> T:
+    async def _run(self, connection: Connection, statement: Statement[T]) -> T:
         try:
             return await statement(connection)
         except asyncio.CancelledError:
             # Asking a server that may be gone to cancel would be one more wait.
             connection.terminate()
             raise
-        except AWAY as error:
-            lost = connection.is_closed()
-            raise self._unavailable(reason(error), lost=lost) from error
-        except (OSError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             if connection.is_closed():
-                raise self._unavailable(reason(error), lost=True) from error
+                raise ConnectionLostError(reason(error)) from error
+            if isinstance(error, AWAY):
+                raise DatabaseUnavailableError(reason(error)) from error
             raise
 
     async def _expire(self, epoch: int) -> None:
@@ -125,15 +129,26 @@ class Database:
             self._epoch += 1
             await self._pool.expire_connections()
 
-    def _unavailable(self, why: str, *, lost: bool = False) -> DatabaseUnavailableError:
+    def _note(self, error: DatabaseUnavailableError) -> None:
         if not self._away:
             self._away = True
-            logger.warning("the database is unavailable: %s", why)
-        return ConnectionLostError(why) if lost else DatabaseUnavailableError(why)
+            logger.warning("the database is unavailable: %s", error)
 
 
 def reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
+
+
+async def connect(settings: Settings) -> asyncpg.Connection[asyncpg.Record]:
+    """A connection outside any pool, for what happens before and beside serving."""
+    return await asyncpg.connect(
+        host=settings.database_host,
+        port=settings.database_port,
+        user=settings.database_user,
+        password=settings.database_password,
+        database=settings.database_name,
+        timeout=ANSWER_SECONDS,
+    )
 
 
 async def wait_for_database(settings: Settings) -> None:
@@ -145,14 +160,7 @@ async def wait_for_database(settings: Settings) -> None:
     last = ""
     while True:
         try:
-            connection = await asyncpg.connect(
-                host=settings.database_host,
-                port=settings.database_port,
-                user=settings.database_user,
-                password=settings.database_password,
-                database=settings.database_name,
-                timeout=ANSWER_SECONDS,
-            )
+            connection = await connect(settings)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             why = reason(error)
         else:
@@ -171,7 +179,7 @@ async def wait_for_database(settings: Settings) -> None:
         await asyncio.sleep(0.5)
 
 
-async def _leave_as_is(_: asyncpg.Connection) -> None:
+async def _leave_as_is(_: asyncpg.Connection[asyncpg.Record]) -> None:
     """In place of asyncpg's reset, which would cost every request a second round trip."""
 
 

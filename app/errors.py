@@ -4,18 +4,15 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from app.database import DatabaseUnavailableError
 
-
-async def database_unavailable(_: Request, error: Exception) -> Response:
-    assert isinstance(error, DatabaseUnavailableError)  # noqa: S101 - for the type checker
+async def database_unavailable(_request: Request, _error: Exception) -> Response:
     # The reason is in the log; it may name hosts, which are nobody else's business.
     return JSONResponse(
         {"detail": "The database is unavailable, try again."}, 503, {"Retry-After": "1"}
     )
 
 
-async def invalid_request(_: Request, error: Exception) -> Response:
+async def invalid_request(_request: Request, error: Exception) -> Response:
     """FastAPI's own answer less the input, which may be no valid JSON (NaN, half a surrogate)."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - for the type checker
     detail = [{key: problem[key] for key in ("type", "loc", "msg")} for problem in error.errors()]

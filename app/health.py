@@ -33,9 +33,7 @@ async def live() -> Health:
     return Health(status="ok")
 
 
-@router.get(
-    "/readyz", response_model_exclude_none=True, responses={503: {"model": Health}}
-)
+@router.get("/readyz", response_model_exclude_none=True, responses={503: {"model": Health}})
 async def ready(
     request: Request, response: Response, schema: Annotated[Schema, Depends(get_schema)]
 ) -> Health:

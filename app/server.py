@@ -61,7 +61,7 @@ class Server(uvicorn.Server):
             )
         )
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
         # Does not call super, which would have the signal raised again after a good shutdown.
         name = signal.Signals(sig).name
         if not self.started:
@@ -95,7 +95,7 @@ class Server(uvicorn.Server):
         deadline = time.monotonic() + self.settings.shutdown_seconds
         for server in self.servers:
             server.close()
-        while self._websockets_open() and time.monotonic() < deadline:
+        while self._websockets_open() and time.monotonic() < deadline:  # noqa: ASYNC110 - no event says so
             await asyncio.sleep(0.1)
         self.config.timeout_graceful_shutdown = max(1, ceil(deadline - time.monotonic()))
         await super().shutdown(sockets)

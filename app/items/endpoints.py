@@ -1,4 +1,4 @@
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response, status
@@ -9,7 +9,9 @@ from app.items.schemas import Item, ItemContent, ItemPage, NotFound
 router = APIRouter(prefix="/items", tags=["items"])
 
 Repository = Annotated[ItemRepository, Depends(get_repository)]
-NOT_FOUND = {404: {"model": NotFound, "description": "There is no such item"}}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: {"model": NotFound, "description": "There is no such item"}
+}
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)

@@ -16,7 +16,7 @@ class ItemRepository:
         self._database = database
 
     async def create(self, content: ItemContent) -> Item:
-        row = await self._database.write(
+        [row] = await self._database.write(
             f"INSERT INTO items (name, description, quantity) VALUES ($1, $2, $3) "
             f"RETURNING {COLUMNS}",
             content.name,
@@ -26,9 +26,7 @@ class ItemRepository:
         return Item(**row)
 
     async def get(self, item_id: UUID) -> Item | None:
-        row = await self._database.read_one(
-            f"SELECT {COLUMNS} FROM items WHERE id = $1", item_id
-        )
+        row = await self._database.read_one(f"SELECT {COLUMNS} FROM items WHERE id = $1", item_id)
         return Item(**row) if row else None
 
     async def page(self, limit: int, after: UUID | None) -> ItemPage:
@@ -41,7 +39,7 @@ class ItemRepository:
         return ItemPage(items=items, next=items[-1].id if len(rows) > limit else None)
 
     async def replace(self, item_id: UUID, content: ItemContent) -> Item | None:
-        row = await self._database.write(
+        rows = await self._database.write(
             f"UPDATE items SET name = $2, description = $3, quantity = $4, updated_at = now() "
             f"WHERE id = $1 RETURNING {COLUMNS}",
             item_id,
@@ -49,12 +47,13 @@ class ItemRepository:
             content.description,
             content.quantity,
         )
-        return Item(**row) if row else None
+        return Item(**rows[0]) if rows else None
 
     async def delete(self, item_id: UUID) -> bool:
         """Whether there was such an item."""
-        row = await self._database.write("DELETE FROM items WHERE id = $1 RETURNING id", item_id)
-        return row is not None
+        return bool(
+            await self._database.write("DELETE FROM items WHERE id = $1 RETURNING id", item_id)
+        )
 
 
 async def get_repository(database: Annotated[Database, Depends(get_database)]) -> ItemRepository:
