@@ -6,16 +6,18 @@ from typing import TypeAlias, TypeVar
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
-from fastapi import Request
+from starlette.requests import Request
 
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# As strings: only the type stubs know that these are generic.
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+PooledConnection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 T = TypeVar("T")
-Statement: TypeAlias = Callable[[Connection], Awaitable[T]]
+Statement: TypeAlias = Callable[[PooledConnection], Awaitable[T]]
 
 # A request gets its answer, good or bad, within two seconds. The server gives up on a statement
 # first, which leaves the connection intact; a server that does not even do that is gone.
@@ -97,7 +99,7 @@ class Database:
             await self._pool.release(connection)
         return await self._attempt(statement, tries - 1)
 
-    async def _acquire(self) -> Connection:
+    async def _acquire(self) -> PooledConnection:
         try:
             return await self._pool.acquire()
         except TimeoutError:
@@ -105,7 +107,7 @@ class Database:
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise DatabaseUnavailableError(reason(error)) from error
 
-    async def _run(self, connection: Connection, statement: Statement[T]) -> T:
+    async def _run(self, connection: PooledConnection, statement: Statement[T]) -> T:
         try:
             return await statement(connection)
         except asyncio.CancelledError:
@@ -139,7 +141,7 @@ def reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-async def connect(settings: Settings) -> asyncpg.Connection[asyncpg.Record]:
+async def connect(settings: Settings) -> Connection:
     """A connection outside any pool, for what happens before and beside serving."""
     return await asyncpg.connect(
         host=settings.database_host,
@@ -179,7 +181,7 @@ async def wait_for_database(settings: Settings) -> None:
         await asyncio.sleep(0.5)
 
 
-async def _leave_as_is(_: asyncpg.Connection[asyncpg.Record]) -> None:
+async def _leave_as_is(_: Connection) -> None:
     """In place of asyncpg's reset, which would cost every request a second round trip."""
 
 
