@@ -11,6 +11,7 @@ from host import debian
 from host.commands import Refusal, allowed, output, run, say
 
 _RECIPES = Path(__file__).parent / "recipes"
+_TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
 BASE = f"debian:{debian.SUITE}-slim"
 
 
@@ -126,9 +127,11 @@ def ensure_base() -> None:
                 "--dpkgopt=path-exclude=/usr/share/man/*",
                 "--dpkgopt=path-exclude=/usr/share/doc/*",
                 "--dpkgopt=path-exclude=/usr/share/locale/*",
-                # Package installs inside a build trust whom this machine trusts.
-                "--customize-hook=mkdir -p $1/etc/ssl/certs",
-                "--customize-hook=copy-in /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs",
+                # Package installs inside a build trust whom this machine trusts: as the bundle,
+                # and as an addition for when ca-certificates is installed and writes it anew.
+                "--customize-hook=mkdir -p $1/etc/ssl/certs $1/usr/local/share/ca-certificates",
+                f"--customize-hook=upload {_TRUSTED} {_TRUSTED}",
+                f"--customize-hook=upload {_TRUSTED} /usr/local/share/ca-certificates/host.crt",
                 # As in the official image, apt keeps no cache that would swell every layer.
                 "--customize-hook=echo 'Dir::Cache { pkgcache \"\"; srcpkgcache \"\"; };"
                 " APT::Keep-Downloaded-Packages \"false\";' > $1/etc/apt/apt.conf.d/no-cache",

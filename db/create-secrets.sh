@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Runs before everything else: refuses settings that cannot work, then makes what must be secret.
+set -euo pipefail
+
+if [[ ! $DOMAIN =~ ^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$ ]]; then
+    echo "DOMAIN=$DOMAIN: give the bare host name, such as example.org, without scheme, port or path"
+    exit 1
+fi
+if [[ -n $ACME_CA_SERVER && ! $ACME_CA_SERVER =~ ^https://[^/]+/ ]]; then
+    echo "ACME_CA_SERVER=$ACME_CA_SERVER: give the URL of the CA's ACME directory, with https://"
+    exit 1
+fi
+
+# Readable by whoever has the volume mounted: the mount is the permission.
+umask 222
+for name in postgres-password database-password; do
+    file=/run/secrets/$name
+    if [[ ! -s $file ]]; then
+        head -c 32 /dev/urandom | base64 --wrap=0 | tr '+/' '-_' > "$file.new"
+        mv "$file.new" "$file"
+    fi
+done
+
+# Traefik's user owns the store of certificates.
+if [[ -O /certificates ]]; then
+    chmod 700 /certificates
+    chown 65532:65532 /certificates
+fi
