@@ -142,33 +142,25 @@ def reason(error: BaseException) -> str:
 
 
 async def connect(settings: Settings) -> Connection:
-    """A connection outside any pool, for what happens before and beside serving."""
-    return await asyncpg.connect(
-        host=settings.database_host,
-        port=settings.database_port,
-        user=settings.database_user,
-        password=settings.database_password,
-        database=settings.database_name,
-        timeout=ANSWER_SECONDS,
-    )
-
-
-async def wait_for_database(settings: Settings) -> None:
-    """Return as soon as the database accepts a connection.
+    """A connection outside any pool, as soon as the database accepts one.
 
     Raises DatabaseUnavailableError after START_SECONDS, with the last reason.
     """
+    where = f"{settings.database_host}:{settings.database_port}"
     deadline = asyncio.get_running_loop().time() + START_SECONDS
     last = ""
     while True:
         try:
-            connection = await connect(settings)
+            return await asyncpg.connect(
+                host=settings.database_host,
+                port=settings.database_port,
+                user=settings.database_user,
+                password=settings.database_password,
+                database=settings.database_name,
+                timeout=ANSWER_SECONDS,
+            )
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             why = reason(error)
-        else:
-            await connection.close(timeout=CLOSE_SECONDS)
-            return
-        where = f"{settings.database_host}:{settings.database_port}"
         if asyncio.get_running_loop().time() > deadline:
             raise DatabaseUnavailableError(
                 f"No connection to the database at {where} in {START_SECONDS} s: {why}. "

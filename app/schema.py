@@ -1,3 +1,4 @@
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import asyncpg
@@ -15,6 +16,15 @@ def known_head() -> int:
     return max((int(file.name.split("_")[0]) for file in VERSIONS.glob("[0-9]*_*.py")), default=0)
 
 
+async def revision(fetch: Callable[[str], Awaitable[asyncpg.Record | None]]) -> int:
+    """The number of the last migration that the database has had, 0 if none."""
+    try:
+        row = await fetch("SELECT max(version_num) FROM alembic_version")
+    except asyncpg.UndefinedTableError:
+        return 0
+    return int(row[0]) if row and row[0] else 0
+
+
 class Schema:
     """Whether the database has what this version needs: its own migrations, or more.
 
@@ -30,15 +40,8 @@ class Schema:
         """A sentence, or None when all is well. Raises DatabaseUnavailableError."""
         if self._good:
             return None
-        found = await self._revision()
+        found = await revision(self._database.read_one)
         if found < self._head:
             return f"the schema is at {found:04}, this version needs {self._head:04}: run migrate"
         self._good = True
         return None
-
-    async def _revision(self) -> int:
-        try:
-            row = await self._database.read_one("SELECT max(version_num) FROM alembic_version")
-        except asyncpg.UndefinedTableError:
-            return 0
-        return int(row[0]) if row and row[0] else 0

@@ -20,7 +20,7 @@ from types import FrameType
 import uvicorn
 
 from app import logs
-from app.database import DatabaseUnavailableError, wait_for_database
+from app.database import DatabaseUnavailableError, connect
 from app.lifecycle import CloseWhileDraining
 from app.main import create_app
 from app.settings import Settings, load_settings
@@ -79,7 +79,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
-            await wait_for_database(self.settings)
+            await (await connect(self.settings)).close()
         except DatabaseUnavailableError as error:
             logger.critical("%s", error)
             sys.exit(os.EX_UNAVAILABLE)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from functools import partial
 
-from alembic import command, context
+from alembic import context
 from alembic.operations.ops import MigrationScript
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app import logs
-from app.database import DatabaseUnavailableError, connect, wait_for_database
+from app.database import DatabaseUnavailableError, connect
 from app.items.models import metadata
 from app.settings import load_settings
 
@@ -44,7 +44,6 @@ async def main() -> None:
         "postgresql+asyncpg://", async_creator=partial(connect, settings), poolclass=NullPool
     )
     try:
-        await wait_for_database(settings)
         async with engine.connect() as connection:
             await connection.run_sync(migrate)
     except DatabaseUnavailableError as error:
@@ -64,9 +63,6 @@ def migrate(connection: Connection) -> None:
         transaction_per_migration=True,
         process_revision_directives=number,
     )
-    if upgrading() and (newer := newer_revision()):
-        logger.info("The schema is at %s, newer than this version needs: nothing to do", newer)
-        return
     for tries_left in reversed(range(LOCK_TRIES)):
         try:
             with context.begin_transaction():
@@ -99,16 +95,6 @@ def take_turn(connection: Connection) -> None:
 
 def waited_for_lock(error: DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE
-
-
-def upgrading() -> bool:
-    return getattr(context.config.cmd_opts, "cmd", [None])[0] is command.upgrade
-
-
-def newer_revision() -> str | None:
-    """The schema's revision if it is beyond this image's, as after a rollback of the app."""
-    known = context.script.get_current_head() or ""
-    return next((r for r in context.get_context().get_current_heads() if r > known), None)
 
 
 def number(
