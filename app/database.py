@@ -26,15 +26,15 @@ ANSWER_SECONDS = 1.8
 START_SECONDS = 60
 CLOSE_SECONDS = 2
 
-# What PostgreSQL says when it is going away, coming up, full, or too slow.
-AWAY = (
+# How a connection ends under a statement. The last one is asyncpg's surprise at a goodbye that
+# arrived between two statements: it refuses to send on that connection.
+GOODBYES = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
     asyncpg.IdleSessionTimeoutError,
-    asyncpg.QueryCanceledError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InternalClientError,
 )
 
 
@@ -71,12 +71,10 @@ class Database:
         return await self._answer(lambda connection: connection.fetch(query, *args), tries=1)
 
     async def _answer(self, statement: Statement[T], *, tries: int) -> T:
-        epoch = self._epoch
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 result = await self._attempt(statement, tries)
         except TimeoutError:
-            await self._expire(epoch)
             silence = DatabaseUnavailableError("no answer in time")
             self._note(silence)
             raise silence from None
@@ -89,10 +87,15 @@ class Database:
         return result
 
     async def _attempt(self, statement: Statement[T], tries: int) -> T:
+        epoch = self._epoch
         connection = await self._acquire()
         try:
-            return await self._run(connection, statement)
+            return await run(connection, statement)
+        except asyncio.CancelledError:
+            await self._expire(epoch)
+            raise
         except ConnectionLostError:
+            await self._expire(epoch)
             if tries == 1:
                 raise
         finally:
@@ -107,25 +110,10 @@ class Database:
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise DatabaseUnavailableError(reason(error)) from error
 
-    async def _run(self, connection: PooledConnection, statement: Statement[T]) -> T:
-        try:
-            return await statement(connection)
-        except asyncio.CancelledError:
-            # Asking a server that may be gone to cancel would be one more wait.
-            connection.terminate()
-            raise
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            if connection.is_closed():
-                raise ConnectionLostError(reason(error)) from error
-            if isinstance(error, AWAY):
-                raise DatabaseUnavailableError(reason(error)) from error
-            raise
-
     async def _expire(self, epoch: int) -> None:
-        """Replace all connections that are as old as the one that went silent.
+        """Have all connections replaced that are as old as the one that ended or went silent.
 
-        A closed connection is noticed by itself. A silent one says that the network or the
-        server went without a goodbye, and then its neighbours would each cost a request too.
+        Its neighbours are likely to be as dead, and would each cost a request too.
         """
         if epoch == self._epoch:
             self._epoch += 1
@@ -135,6 +123,38 @@ class Database:
         if not self._away:
             self._away = True
             logger.warning("the database is unavailable: %s", error)
+
+
+async def run(connection: PooledConnection, statement: Statement[T]) -> T:
+    """Its result. Raises what the statement raises, unless that means a database gone away."""
+    try:
+        return await statement(connection)
+    except asyncio.CancelledError:
+        # Asking a server that may be gone to cancel would be one more wait.
+        end(connection)
+        raise
+    except asyncpg.QueryCanceledError as error:
+        raise DatabaseUnavailableError(reason(error)) from error
+    except GOODBYES as error:
+        end(connection)
+        raise ConnectionLostError(reason(error)) from error
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        if ended(connection):
+            raise ConnectionLostError(reason(error)) from error
+        raise
+
+
+def end(connection: PooledConnection) -> None:
+    if not ended(connection):
+        connection.terminate()
+
+
+def ended(connection: PooledConnection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        # The pool has seen the end first and taken it back.
+        return True
 
 
 def reason(error: BaseException) -> str:

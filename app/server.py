@@ -18,10 +18,11 @@ from math import ceil
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from app import logs
 from app.database import DatabaseUnavailableError, connect
-from app.lifecycle import CloseWhileDraining
+from app.lifecycle import CloseWhileDraining, Lifecycle
 from app.main import create_app
 from app.settings import Settings, load_settings
 
@@ -37,10 +38,10 @@ PROXIES = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00
 
 
 class Server(uvicorn.Server):
-    def __init__(self, settings: Settings) -> None:
-        app = create_app(settings)
+    def __init__(self, app: FastAPI) -> None:
+        settings: Settings = app.state.settings
         self.settings = settings
-        self.lifecycle = app.state.lifecycle
+        self.lifecycle: Lifecycle = app.state.lifecycle
         self.drain_ends = 0.0
         super().__init__(
             uvicorn.Config(
@@ -112,7 +113,7 @@ def main() -> None:
     faulthandler.enable()
     settings = load_settings()
     logs.configure(settings.log_level)
-    Server(settings).run()
+    Server(create_app(settings)).run()
 
 
 if __name__ == "__main__":

@@ -26,10 +26,12 @@ def upgrade() -> None:
             server_default=sa.text("now()"),
             nullable=False,
         ),
-        sa.CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="items_name_length"),
-        sa.CheckConstraint("char_length(description) <= 2000", name="items_description_length"),
-        sa.CheckConstraint("quantity >= 0", name="items_quantity_not_negative"),
-        sa.PrimaryKeyConstraint("id", name="items_pkey"),
+        sa.CheckConstraint("char_length(name) BETWEEN 1 AND 200", name=op.f("items_name_length")),
+        sa.CheckConstraint(
+            "char_length(description) <= 2000", name=op.f("items_description_length")
+        ),
+        sa.CheckConstraint("quantity >= 0", name=op.f("items_quantity_not_negative")),
+        sa.PrimaryKeyConstraint("id", name=op.f("items_pkey")),
     )
 
 

@@ -1,0 +1,103 @@
+"""The programs under test, as processes of their own: signals and exit codes are the matter."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import requests
+
+from tests.app.postgres import ROOT, free_port
+
+Environment = dict[str, str]
+
+
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 15) -> float:
+    """Seconds until the condition held."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds, f"{what}: not within {seconds} s"
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+def run(environment: Environment, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def migrate(environment: Environment) -> None:
+    done = run(environment, "migrations")
+    assert done.returncode == 0, done.stdout
+
+
+class Server:
+    """`python -m app.server`, or another module, until the end of the block."""
+
+    def __init__(
+        self, environment: Environment, log: Path, module: str = "app.server", **settings: str
+    ) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        with log.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module],
+                cwd=ROOT,
+                env=os.environ | environment | settings | {"PORT": str(self.port)},
+                stdout=output,
+                stderr=output,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def ready(self) -> Self:
+        eventually(self._is_ready, "ready", 30)
+        return self
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, self.output()
+        try:
+            return self.get("/readyz").status_code == 200
+        except requests.ConnectionError:
+            return False
+
+    def get(self, path: str) -> requests.Response:
+        return requests.get(self.url + path, timeout=10)
+
+    def post(self, path: str, body: object) -> requests.Response:
+        return requests.post(self.url + path, json=body, timeout=10)
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def drain(self) -> None:
+        """Terminate, and return once the server has taken notice."""
+        self.terminate()
+        eventually(lambda: self.get("/readyz").status_code == 503, "draining")
+
+    def exit_code(self, seconds: float = 10) -> int:
+        return self.process.wait(seconds)
+
+    def output(self) -> str:
+        return self.log.read_text()

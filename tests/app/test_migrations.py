@@ -1,0 +1,167 @@
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from sqlalchemy import create_mock_engine
+from sqlalchemy.engine.mock import MockConnection
+
+from app.items.models import metadata
+from tests.app.postgres import ROOT, Postgres
+from tests.app.programs import Environment, eventually, migrate, run
+
+SCHEMA = """
+SELECT 'column', table_name, column_name, data_type, is_nullable, column_default
+  FROM information_schema.columns
+ WHERE table_schema = 'public' AND table_name <> 'alembic_version'
+UNION ALL
+SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', ''
+  FROM pg_constraint
+ WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'alembic_version'
+UNION ALL
+SELECT 'index', tablename, indexname, indexdef, '', ''
+  FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+ORDER BY 1, 2, 3
+"""
+
+
+def test_migrations_go_up_down_and_up_again(empty: Environment, postgres: Postgres) -> None:
+    """Down leaves nothing behind, and the second up makes the same schema as the first."""
+    name = empty["DATABASE_NAME"]
+    migrate(empty)
+    first = postgres.sql(name, SCHEMA)
+    done = run(empty, "alembic", "downgrade", "base")
+    assert done.returncode == 0, done.stdout
+    assert postgres.sql(name, SCHEMA) == ""
+    migrate(empty)
+    assert postgres.sql(name, SCHEMA) == first
+
+
+def test_models_and_migrations_describe_the_same_schema(
+    empty: Environment, postgres: Postgres
+) -> None:
+    """Down to the text of constraints, which alembic does not compare."""
+    migrate(empty)
+    drawn = postgres.create_database()
+    engine: MockConnection = create_mock_engine(
+        "postgresql+asyncpg://",
+        lambda statement, *_: postgres.sql(drawn, str(statement.compile(dialect=engine.dialect))),
+    )
+    metadata.create_all(engine, checkfirst=False)
+    assert postgres.sql(drawn, SCHEMA) == postgres.sql(empty["DATABASE_NAME"], SCHEMA)
+    done = run(empty, "alembic", "check")
+    assert done.returncode == 0, done.stdout
+
+
+def test_at_head_there_is_nothing_to_do(migrated: Environment) -> None:
+    """And that takes well under a second: it happens at every start of the stack."""
+    started = time.monotonic()
+    done = run(migrated, "migrations")
+    assert time.monotonic() - started < 1
+    assert done.returncode == 0
+    assert "Running upgrade" not in done.stdout
+
+
+def test_of_two_migrations_at_once_one_works_and_one_waits(empty: Environment) -> None:
+    """Both succeed, and each step has run once."""
+    with ThreadPoolExecutor(2) as both:
+        done = list(both.map(lambda _: run(empty, "migrations"), range(2)))
+    assert [each.returncode for each in done] == [0, 0], [each.stdout for each in done]
+    assert sum(each.stdout.count("Running upgrade") for each in done) == 1
+
+
+def test_an_older_image_leaves_a_newer_schema_alone(empty: Environment, postgres: Postgres) -> None:
+    """So that the app can be rolled back after a migration."""
+    migrate(empty)
+    postgres.sql(empty["DATABASE_NAME"], "UPDATE alembic_version SET version_num = '0007'")
+    done = run(empty, "migrations")
+    assert done.returncode == 0
+    assert "The schema is at 0007, this version needs 0001" in done.stdout
+
+
+def test_a_failing_migration_says_why_and_is_rolled_back(
+    empty: Environment, postgres: Postgres, tmp_path: Path
+) -> None:
+    """The ones before it stay, and the exit code is not 0."""
+    _copy_with(
+        tmp_path,
+        'op.execute("CREATE TABLE half (done int)")\n    op.execute("SELECT * FROM nowhere")',
+    )
+    done = _run_in(tmp_path, empty)
+    assert done.returncode == 1
+    assert 'relation "nowhere" does not exist' in done.stdout
+    assert "Traceback" not in done.stdout
+    found = postgres.sql(
+        empty["DATABASE_NAME"], "SELECT version_num, to_regclass('half') FROM alembic_version"
+    )
+    assert found == "0001|"
+
+
+def test_a_migration_that_waits_for_a_table_lets_requests_pass(
+    empty: Environment, postgres: Postgres, tmp_path: Path
+) -> None:
+    """It gives way every second, tries again, and succeeds once the table is free."""
+    migrate(empty)
+    name = empty["DATABASE_NAME"]
+    _copy_with(tmp_path, 'op.execute("ALTER TABLE items ADD COLUMN extra int")')
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(postgres.sql, name, "BEGIN; TABLE items; SELECT pg_sleep(4)")
+        eventually(lambda: "pg_sleep" in _activity(postgres, name), "held")
+        migration = pool.submit(_run_in, tmp_path, empty)
+        eventually(lambda: "ALTER TABLE" in _activity(postgres, name), "waiting")
+        started = time.monotonic()
+        postgres.sql(name, "SELECT count(*) FROM items")
+        assert time.monotonic() - started < 1.5
+        done = migration.result()
+    assert done.returncode == 0, done.stdout
+    assert "A table is in use, trying again" in done.stdout
+
+
+def test_a_new_revision_gets_the_next_number(empty: Environment, tmp_path: Path) -> None:
+    """The app compares revisions as numbers, and reads them from the files' names."""
+    migrate(empty)
+    _copy(tmp_path)
+    done = _run_in(tmp_path, empty, "alembic", "revision", "--message", "Add colour")
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "migrations/versions/0002_add_colour.py").exists()
+
+
+def _copy(target: Path) -> None:
+    for folder in ("app", "migrations"):
+        shutil.copytree(ROOT / folder, target / folder)
+    shutil.copy(ROOT / "pyproject.toml", target)
+
+
+def _copy_with(target: Path, upgrade: str) -> None:
+    """The app with one more migration."""
+    _copy(target)
+    (target / "migrations/versions/0002_next.py").write_text(
+        "from alembic import op\n\n"
+        'revision = "0002"\ndown_revision = "0001"\n\n\n'
+        f"def upgrade() -> None:\n    {upgrade}\n"
+    )
+
+
+def _run_in(
+    folder: Path, environment: Environment, *command: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *(command or ("migrations",))],
+        cwd=folder,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def _activity(postgres: Postgres, database: str) -> str:
+    return postgres.sql(
+        "postgres",
+        f"SELECT query FROM pg_stat_activity WHERE datname = '{database}' AND state = 'active'",
+    )
