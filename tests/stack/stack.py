@@ -1,0 +1,248 @@
+"""A real stack with its own project name and ports, driven as a user would drive it."""
+
+import json
+import os
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+from cryptography import x509
+from requests.adapters import HTTPAdapter
+
+from tests.stack import pebble
+
+REPOSITORY = Path(__file__).parents[2]
+DOMAIN = "berth.test"
+
+T = TypeVar("T")
+
+
+def poll(what: str, probe: Callable[[], T | None], *, seconds: float = 30) -> T:
+    """Return the first truthy answer of a probe.
+
+    Raises:
+        AssertionError: It gave none in time; says what was waited for.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        if answer := probe():
+            return answer
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.1)
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def docker(*arguments: str) -> str:
+    """Return what a `docker` command prints; its failure is the test's."""
+    return _run(["docker", *arguments], {}, REPOSITORY).stdout.strip()
+
+
+def _run(
+    command: list[str], environment: Mapping[str, str], folder: Path, *, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={**os.environ, **environment},
+        timeout=300,
+    )
+    if check:
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+class _ToLoopback(HTTPAdapter):
+    """Reaches the published port on 127.0.0.1 under the name that a client would use."""
+
+    def __init__(self, domain: str) -> None:
+        self._names = {"server_hostname": domain, "assert_hostname": domain}
+        super().__init__(pool_connections=1, pool_maxsize=100)
+
+    def init_poolmanager(self, *arguments: Any, **keywords: Any) -> None:  # noqa: ANN401
+        super().init_poolmanager(*arguments, **keywords, **self._names)  # type: ignore[no-untyped-call]
+
+
+@dataclass
+class Stack:
+    """One Compose project.
+
+    Attributes:
+        project: Its name.
+        environment: The variables that a user would put into `.env`.
+        folder: The repository, or a copy of it.
+        root: The file with the root that the domain's certificate must chain to.
+    """
+
+    project: str
+    environment: dict[str, str]
+    folder: Path = REPOSITORY
+    root: Path | None = None
+    domain: str = field(init=False)
+    http_port: int = field(init=False)
+    https_port: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.http_port = free_port()
+        self.https_port = free_port()
+        self.domain = self.environment.get("DOMAIN", "localhost")
+        self.environment = {
+            # A user's own .env stays out of it.
+            "COMPOSE_DISABLE_ENV_FILE": "1",
+            "COMPOSE_PROJECT_NAME": self.project,
+            "HTTP_PORT": str(self.http_port),
+            "HTTPS_PORT": str(self.https_port),
+        } | self.environment
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command in the repository with this stack's variables."""
+        return _run(list(command), self.environment, self.folder, check=check)
+
+    def compose(self, *arguments: str, check: bool = True) -> str:
+        """Return what a `docker compose` command prints on both outputs."""
+        done = self.run("docker", "compose", *arguments, check=check)
+        return done.stdout + done.stderr
+
+    def up(self, *, scale: int) -> None:
+        """Start everything, or change the scale, and wait until it is healthy."""
+        self.compose("up", "--detach", "--wait", "--wait-timeout=120", f"--scale=api={scale}")
+
+    def down(self) -> None:
+        """Remove everything that the project made."""
+        self.compose("--profile=*", "down", "--volumes", "--timeout=1", "--remove-orphans")
+        tags = docker("image", "ls", "--format={{.Repository}}:{{.Tag}}", f"{self.project}-api")
+        if tags:
+            docker("image", "rm", "--force", *tags.split())
+
+    def containers(self, service: str, *, everything: bool = False) -> list[dict[str, Any]]:
+        """Return what the engine knows of a service's running containers, or of all of them."""
+        ids = docker(
+            "ps",
+            "--quiet",
+            "--no-trunc",
+            *(["--all"] if everything else []),
+            f"--filter=label=com.docker.compose.project={self.project}",
+            f"--filter=label=com.docker.compose.service={service}",
+            "--filter=label=com.docker.compose.oneoff=False",
+        ).split()
+        inspected: list[dict[str, Any]] = json.loads(docker("inspect", *ids)) if ids else []
+        return sorted(inspected, key=lambda container: str(container["Name"]))
+
+    def healthy(self, service: str = "api") -> list[str]:
+        """Return the ids of a service's containers that the engine calls healthy."""
+        return [
+            container["Id"]
+            for container in self.containers(service)
+            if container["State"].get("Health", {}).get("Status") == "healthy"
+        ]
+
+    def logs(self, service: str) -> str:
+        """Return everything that a service has logged."""
+        return self.compose("logs", "--no-color", "--no-log-prefix", service)
+
+    def session(self) -> requests.Session:
+        """Return a client that verifies the certificate, if the stack has a root to verify."""
+        session = requests.Session()
+        session.trust_env = False  # a bundle of authorities named there would replace `verify`
+        session.mount("https://", _ToLoopback(self.domain))
+        session.headers["Host"] = self.domain
+        session.verify = str(self.root) if self.root else False
+        return session
+
+    def url(self, path: str) -> str:
+        """Return the HTTPS address of a path."""
+        return f"https://127.0.0.1:{self.https_port}{path}"
+
+    def get(self, path: str) -> requests.Response:
+        """GET a path over HTTPS on a fresh connection."""
+        with self.session() as session:
+            return session.get(self.url(path), timeout=10)
+
+    def answers(self, path: str = "/readyz") -> bool:
+        """Whether a path answers 200 over HTTPS, with a certificate that verifies."""
+        try:
+            return self.get(path).status_code == requests.codes.ok
+        except requests.RequestException:
+            return False
+
+    def certificate(self) -> x509.Certificate:
+        """Return the certificate that is served for the domain, whoever signed it."""
+        context = ssl._create_unverified_context()  # noqa: S323, SLF001 - only looked at
+        with (
+            socket.create_connection(("127.0.0.1", self.https_port), timeout=5) as raw,
+            context.wrap_socket(raw, server_hostname=self.domain) as secured,
+        ):
+            der = secured.getpeercert(binary_form=True)
+        assert der is not None
+        return x509.load_der_x509_certificate(der)
+
+
+@contextmanager
+def running(
+    project: str, *, scale: int, folder: Path = REPOSITORY, **variables: str
+) -> Iterator[Stack]:
+    """Run a stack of its own, and leave nothing of it behind."""
+    stack = Stack(project, dict(variables), folder)
+    stack.down()
+    try:
+        stack.up(scale=scale)
+        yield stack
+    finally:
+        stack.down()
+
+
+@contextmanager
+def running_with_ca(
+    project: str,
+    scratch: Path,
+    *,
+    scale: int,
+    certificate_seconds: int = 90 * 86400,
+    folder: Path = REPOSITORY,
+    **variables: str,
+) -> Iterator[Stack]:
+    """Run a stack whose domain is certified by a Pebble beside it.
+
+    Args:
+        project: The Compose project's name.
+        scratch: An empty folder.
+        scale: How many replicas.
+        certificate_seconds: How long Pebble's certificates are valid.
+        folder: The repository, or a copy of it.
+        variables: What a user would put into `.env`.
+    """
+    authority = pebble.prepare(scratch / "pebble", certificate_seconds=certificate_seconds)
+    settings = {
+        "COMPOSE_FILE": "compose.yaml:tests/stack/compose.pebble.yaml",
+        "DOMAIN": DOMAIN,
+        "ACME_EMAIL": f"owner@{DOMAIN}",
+        "ACME_CA_SERVER": pebble.DIRECTORY,
+        "ACME_CA_CERTIFICATE": str(authority),
+        "PEBBLE_FOLDER": str(authority.parent),
+        "CERTIFICATE_HOURS": str(max(1, certificate_seconds // 3600)),
+    }
+    with running(project, scale=scale, folder=folder, **settings, **variables) as stack:
+        address = stack.compose("port", "pebble", "15000").strip()
+        root = scratch / "root.pem"
+        root.write_text(
+            requests.get(f"https://{address}/roots/0", verify=False, timeout=10).text  # noqa: S501
+        )
+        stack.root = root
+        poll("the domain's certificate", stack.answers, seconds=60)
+        yield stack
