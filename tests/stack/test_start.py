@@ -1,0 +1,131 @@
+"""One command starts everything in order, and what runs comes back by itself."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import requests
+
+from host import engine
+from tests.stack.stack import REPOSITORY, Stack, docker, poll, running
+
+QUICK_SECONDS = 10
+
+
+def moment(of: str) -> datetime:
+    """Return the engine's timestamp, whose nanoseconds Python does not read."""
+    return datetime.fromisoformat(of[:26].rstrip("Z") + "+00:00")
+
+
+def copy_of_repository(to: Path) -> Path:
+    """Copy what a deployment is made of."""
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "tests")
+    return Path(shutil.copytree(REPOSITORY, to / "copy", ignore=ignored, dirs_exist_ok=True))
+
+
+def test_four_replicas_share_the_work(stack: Stack) -> None:
+    """Each of four answers a quarter of the requests, within a fifth."""
+    with stack.session() as session:
+        answers = Counter(
+            session.get(stack.url("/version"), timeout=10).json()["replica"] for _ in range(400)
+        )
+    assert len(answers) == 4
+    assert all(80 <= count <= 120 for count in answers.values()), answers
+
+
+def test_migrations_end_well_before_any_replica_starts(stack: Stack) -> None:
+    """By the engine's own clock."""
+    (migrate,) = stack.containers("migrate", everything=True)
+    assert migrate["State"]["ExitCode"] == 0
+    ended = moment(migrate["State"]["FinishedAt"])
+    started = [moment(replica["State"]["StartedAt"]) for replica in stack.containers("api")]
+    assert len(started) == 4
+    assert all(ended <= start for start in started)
+
+
+def test_starting_again_changes_nothing_and_is_quick(stack: Stack) -> None:
+    """The same containers run on; the one-shots find nothing to do."""
+    services = ("traefik", "api", "db", "docker-proxy")
+    before = {service: stack.containers(service) for service in services}
+    start = time.monotonic()
+    stack.compose("up", "--detach", "--scale=api=4")
+    assert time.monotonic() - start < QUICK_SECONDS
+    for service in services:
+        assert [(c["Id"], c["State"]["StartedAt"]) for c in stack.containers(service)] == [
+            (c["Id"], c["State"]["StartedAt"]) for c in before[service]
+        ]
+    assert "fine" in stack.logs("migrate").splitlines()[-1]
+
+
+def test_failing_migration_leaves_no_replica_running(tmp_path: Path) -> None:
+    """Its error is where one looks for it, and what it had begun is undone."""
+    folder = copy_of_repository(tmp_path)
+    (folder / "migrations/versions/0002_broken.py").write_text(
+        "from alembic import op\n"
+        "revision, down_revision = '0002', '0001'\n"
+        "def upgrade() -> None:\n"
+        "    op.execute('CREATE TABLE half_done (id int)')\n"
+        "    op.execute('ALTER TABLE nowhere ADD COLUMN x int')\n"
+    )
+    stack = Stack("berth-test-migration", {}, folder)
+    stack.down()
+    try:
+        done = stack.run("docker", "compose", "up", "--detach", "--scale=api=2", check=False)
+        assert done.returncode != 0
+        assert stack.containers("api") == []
+        assert 'relation "nowhere" does not exist' in stack.logs("migrate")
+        tables = stack.compose(
+            "exec", "db", "psql", "--dbname=berth", "--tuples-only", "--command=\\dt"
+        )
+        assert "half_done" not in tables
+    finally:
+        stack.down()
+
+
+def test_killed_server_comes_back(stack: Stack) -> None:
+    """SIGKILL of the process, not of the container: the restart policy's case."""
+    replica = stack.containers("api")[0]
+    docker("exec", replica["Id"], "bash", "-c", "kill -KILL -- -1 || true")
+    poll(
+        "the killed replica",
+        lambda: (
+            (again := stack.containers("api")[0])["RestartCount"] > replica["RestartCount"]
+            and len(stack.healthy()) == 4
+            and again["Id"] == replica["Id"]
+        ),
+    )
+
+
+def test_everything_comes_back_after_the_engine_restarts() -> None:
+    """With no command given; what was written is there."""
+    others = docker("ps", "--quiet", "--filter=label=com.docker.compose.project")
+    mine = docker("ps", "--quiet", "--filter=name=^berth-test")
+    if os.geteuid() != 0 or set(others.split()) - set(mine.split()):
+        pytest.skip("restarting the engine would stop containers that are not the tests'")
+    with running("berth-test-engine", scale=2) as stack:
+        poll("the first answer", stack.answers)
+        with stack.session() as session:
+            created = session.post(stack.url("/items"), json={"name": "kept"}, timeout=10)
+        assert created.status_code == requests.codes.created
+        before = {c["Id"] for c in stack.containers("api")}
+        restart_engine()
+        poll("HTTPS after the restart", stack.answers, seconds=60)
+        assert {c["Id"] for c in stack.containers("api")} == before
+        assert stack.get(f"/items/{created.json()['id']}").json() == created.json()
+
+
+def restart_engine() -> None:
+    """Restart the engine as its service manager would, or as host/ started it."""
+    if Path("/run/systemd/system").is_dir():
+        subprocess.run(["systemctl", "restart", "docker"], check=True)
+    else:
+        process = int(Path("/run/docker.pid").read_text())
+        os.kill(process, signal.SIGTERM)
+        poll("the engine's end", lambda: not Path(f"/proc/{process}").exists(), seconds=60)
+        engine.start()
