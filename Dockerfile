@@ -1,6 +1,7 @@
 ARG PYTHON_IMAGE
 
 FROM ${PYTHON_IMAGE} AS build
+WORKDIR /build
 COPY requirements.txt .
 RUN python -m venv --without-pip /venv \
     && pip --python /venv/bin/python install --no-cache-dir --require-hashes -r requirements.txt

@@ -12,6 +12,8 @@ from host.commands import Refusal, allowed, output, run, say
 
 _RECIPES = Path(__file__).parent / "recipes"
 _TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
+# As in the official image, apt keeps nothing that would swell every layer.
+_NO_CACHE = 'Dir::Cache { pkgcache ""; srcpkgcache ""; }; APT::Keep-Downloaded-Packages "false";'
 BASE = f"debian:{debian.SUITE}-slim"
 
 
@@ -79,8 +81,16 @@ def _build(reference: str) -> None:
     ensure_base()
     say(f"no registry yields {reference}: building it from Debian's and PyPI's packages")
     run(
-        ["docker", "build", "--quiet", f"--tag={reference}", f"--build-arg=BASE={BASE}"]
-        + [f"--build-arg=VERSION={tag}", f"--label=berth.built-for={reference}", str(recipe)],
+        [
+            "docker",
+            "build",
+            "--quiet",
+            f"--tag={reference}",
+            f"--label=berth.built-for={reference}",
+            f"--build-arg=BASE={BASE}",
+            f"--build-arg=VERSION={tag}",
+            str(recipe),
+        ],
         purpose=f"build {reference}",
     )
 
@@ -132,9 +142,7 @@ def ensure_base() -> None:
                 "--customize-hook=mkdir -p $1/etc/ssl/certs $1/usr/local/share/ca-certificates",
                 f"--customize-hook=upload {_TRUSTED} {_TRUSTED}",
                 f"--customize-hook=upload {_TRUSTED} /usr/local/share/ca-certificates/host.crt",
-                # As in the official image, apt keeps no cache that would swell every layer.
-                "--customize-hook=echo 'Dir::Cache { pkgcache \"\"; srcpkgcache \"\"; };"
-                " APT::Keep-Downloaded-Packages \"false\";' > $1/etc/apt/apt.conf.d/no-cache",
+                f"--customize-hook=echo '{_NO_CACHE}' > $1/etc/apt/apt.conf.d/no-cache",
                 "--customize-hook=rm -rf $1/var/lib/apt/lists $1/var/cache/apt/*.bin",
                 debian.SUITE,
                 str(tree),

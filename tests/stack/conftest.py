@@ -1,13 +1,8 @@
-import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from urllib3.exceptions import InsecureRequestWarning
 
 from tests.stack.stack import Stack, running_with_ca
-
-warnings.simplefilter("ignore", InsecureRequestWarning)
 
 
 @pytest.fixture(scope="session")

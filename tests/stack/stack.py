@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -46,6 +47,12 @@ def free_port() -> int:
         return port
 
 
+def copy_of_repository(to: Path) -> Path:
+    """Copy what a deployment is made of; returns the copy."""
+    ignored = shutil.ignore_patterns(".git", ".venv", ".env", "*cache*", "tests")
+    return Path(shutil.copytree(REPOSITORY, to / "copy", ignore=ignored, dirs_exist_ok=True))
+
+
 def docker(*arguments: str) -> str:
     """Return what a `docker` command prints; its failure is the test's."""
     return _run(["docker", *arguments], {}, REPOSITORY).stdout.strip()
@@ -75,8 +82,10 @@ class _ToLoopback(HTTPAdapter):
         self._names = {"server_hostname": domain, "assert_hostname": domain}
         super().__init__(pool_connections=1, pool_maxsize=100)
 
-    def init_poolmanager(self, *arguments: Any, **keywords: Any) -> None:  # noqa: ANN401
-        super().init_poolmanager(*arguments, **keywords, **self._names)  # type: ignore[no-untyped-call]
+    def init_poolmanager(
+        self, connections: int, maxsize: int, block: bool = False, **keywords: Any
+    ) -> None:
+        super().init_poolmanager(connections, maxsize, block, **keywords, **self._names)
 
 
 @dataclass
@@ -177,7 +186,7 @@ class Stack:
     def answers(self, path: str = "/readyz") -> bool:
         """Whether a path answers 200 over HTTPS, with a certificate that verifies."""
         try:
-            return self.get(path).status_code == requests.codes.ok
+            return self.get(path).ok
         except requests.RequestException:
             return False
 

@@ -75,7 +75,10 @@ def test_unreachable_authority_leaves_the_stack_serving() -> None:
         poll("HTTPS without a certificate", stack.answers)
         assert stack.certificate().issuer.rfc4514_string() == "CN=TRAEFIK DEFAULT CERT"
         log = poll(
-            "the reason in the log", lambda: [x for x in stack.logs("traefik").splitlines() if "ERR" in x and "127.0.0.1:9" in x]
+            "the reason in the log",
+            lambda: [
+                x for x in stack.logs("traefik").splitlines() if "ERR" in x and "127.0.0.1:9" in x
+            ],
         )
         assert "connection refused" in log[0]
         assert DOMAIN in log[0]

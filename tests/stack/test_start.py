@@ -1,7 +1,6 @@
 """One command starts everything in order, and what runs comes back by itself."""
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -13,20 +12,9 @@ import pytest
 import requests
 
 from host import engine
-from tests.stack.stack import REPOSITORY, Stack, docker, poll, running
+from tests.stack.stack import Stack, copy_of_repository, docker, poll, running
 
 QUICK_SECONDS = 10
-
-
-def moment(of: str) -> datetime:
-    """Return the engine's timestamp, whose nanoseconds Python does not read."""
-    return datetime.fromisoformat(of[:26].rstrip("Z") + "+00:00")
-
-
-def copy_of_repository(to: Path) -> Path:
-    """Copy what a deployment is made of."""
-    ignored = shutil.ignore_patterns(".*", "__pycache__", "tests")
-    return Path(shutil.copytree(REPOSITORY, to / "copy", ignore=ignored, dirs_exist_ok=True))
 
 
 def test_four_replicas_share_the_work(stack: Stack) -> None:
@@ -43,8 +31,10 @@ def test_migrations_end_well_before_any_replica_starts(stack: Stack) -> None:
     """By the engine's own clock."""
     (migrate,) = stack.containers("migrate", everything=True)
     assert migrate["State"]["ExitCode"] == 0
-    ended = moment(migrate["State"]["FinishedAt"])
-    started = [moment(replica["State"]["StartedAt"]) for replica in stack.containers("api")]
+    ended = datetime.fromisoformat(migrate["State"]["FinishedAt"])
+    started = [
+        datetime.fromisoformat(replica["State"]["StartedAt"]) for replica in stack.containers("api")
+    ]
     assert len(started) == 4
     assert all(ended <= start for start in started)
 

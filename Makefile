@@ -1,0 +1,39 @@
+# Thin: the work is in compose.yaml, and in the programs of host/ and ops/.
+.DEFAULT_GOAL := help
+.PHONY: help up down dev deploy rollback doctor test check
+
+dev_files := --file compose.yaml --file compose.dev.yaml
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: ## Start everything, installing Docker first if need be
+	@python3 -m host
+	@python3 -m ops.up
+
+down: ## Stop everything; data and certificates stay
+	docker compose down
+
+dev: ## Start for development: reload on save, a database port, debug logs
+	@python3 -m host
+	docker compose $(dev_files) up --build --watch
+
+deploy: ## Build this tree and roll it out without losing a request
+	@python3 -m host
+	@python3 -m ops.deploy
+
+rollback: ## Go back to the version before
+	@python3 -m ops.rollback
+
+doctor: ## Say what is wrong, and the way out
+	@python3 -m ops.doctor
+
+test: ## Run the tests, on a real stack with real certificates
+	@python3 -m host
+	@python3 -m host.venv
+	.venv/bin/pytest $(TESTS)
+
+check: ## Run the checks that a commit and CI run
+	@python3 -m host
+	@python3 -m host.venv
+	.venv/bin/pre-commit run --all-files

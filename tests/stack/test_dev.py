@@ -1,0 +1,85 @@
+"""Development: what is saved is what runs."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.stack.stack import Stack, copy_of_repository, free_port, poll
+
+SHOWN_SECONDS = 2
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A copy of the repository, started as `make dev` starts it, with nothing else given."""
+    folder = copy_of_repository(tmp_path_factory.mktemp("dev"))
+    stack = Stack(
+        "berth-test-dev",
+        {"COMPOSE_FILE": "compose.yaml:compose.dev.yaml", "DB_PORT": str(free_port())},
+        folder,
+    )
+    stack.down()
+    log = (folder / "dev.log").open("w")
+    watching = subprocess.Popen(
+        ["docker", "compose", "up", "--build", "--watch"],
+        cwd=folder,
+        env={**os.environ, **stack.environment},
+        stdout=log,
+        stderr=log,
+    )
+    try:
+        poll("https://localhost", stack.answers, seconds=60)
+        yield stack
+    finally:
+        watching.send_signal(signal.SIGINT)
+        try:
+            watching.wait(30)
+        finally:
+            watching.kill()
+            stack.down()
+            log.close()
+
+
+def test_saved_code_shows_within_two_seconds(dev: Stack) -> None:
+    """The server starts anew in the same container."""
+    health = dev.folder / "app/health.py"
+    before = dev.containers("api")[0]["Id"]
+    assert "saved" not in dev.get("/livez").text
+    health.write_text(health.read_text().replace('"ok"', '"saved"'))
+    saved = time.monotonic()
+    poll("the change", lambda: dev.answers("/livez") and "saved" in dev.get("/livez").text)
+    assert time.monotonic() - saved < SHOWN_SECONDS
+    assert dev.containers("api")[0]["Id"] == before
+
+
+def test_changed_requirement_rebuilds(dev: Stack) -> None:
+    """The watch builds the image again and replaces the container."""
+    before = dev.containers("api")[0]
+    requirements = dev.folder / "requirements.txt"
+    requirements.write_text(requirements.read_text() + "# changed\n")
+    poll(
+        "a container of a new image",
+        lambda: [c for c in dev.containers("api") if c["Image"] != before["Image"]],
+        seconds=60,
+    )
+    poll("https://localhost", dev.answers, seconds=60)
+
+
+def test_database_has_a_port_on_loopback(dev: Stack) -> None:
+    """For a client on this machine, and for nobody else."""
+    port = int(dev.environment["DB_PORT"])
+    with socket.create_connection(("127.0.0.1", port), timeout=5):
+        pass
+    (db,) = dev.containers("db")
+    (published,) = db["NetworkSettings"]["Ports"]["5432/tcp"]
+    assert published["HostIp"] == "127.0.0.1"
+
+
+def test_debug_messages_are_shown(dev: Stack) -> None:
+    """Without having set LOG_LEVEL."""
+    assert "DBG" in dev.logs("traefik")
