@@ -1,0 +1,1 @@
+"""What the operator of a Berth host runs: up, deploy, rollback, doctor."""

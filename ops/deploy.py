@@ -1,0 +1,94 @@
+"""`make deploy`: bring this tree's version into service without losing a request."""
+
+import re
+import sys
+import time
+from datetime import UTC, datetime
+
+from host.commands import Refusal
+from ops import lock, program
+from ops.docker import DockerError, compose
+from ops.images import Image, Images, new_tag
+from ops.rollout import Rollout
+from ops.stack import Stack
+from ops.terminal import Terminal
+
+_MIGRATED = re.compile(r"Running upgrade \S* ?-> (\S+?),? ")
+
+
+def deploy(terminal: Terminal) -> None:
+    """Build, migrate, then replace the replicas batch by batch."""
+    began = time.monotonic()
+    stack = Stack.read()
+    with lock.held(stack.project, "deploy") as held:
+        images = Images(stack)
+        service = program.Service.find(stack, images, held)
+        base = service.image
+        rollout = Rollout(stack, images, terminal, service.replicas)
+
+        image = build(images, base, terminal)
+        pointed = images.current() or base
+        if pointed.tag and image.has_content_of(pointed):
+            images.forget(image.tag)
+            image = pointed
+            if not rollout.stale(image) and service.is_whole:
+                terminal.say(f"unchanged: {service.count} of {image.name} serve this tree already")
+                return
+        is_new = image.id != pointed.id
+        try:
+            migrated = migrate(images, image, terminal)
+            terminal.checkpoint()
+            rollout.to(image, base=base, pointed=pointed)
+        finally:
+            # Of no use to anybody when it did not come into service.
+            now = images.current()
+            if is_new and now and now.id != image.id:
+                images.forget(image.tag)
+        images.prune()
+        terminal.say(
+            f"{service.count}: {program.change(base, image)}; "
+            f"{program.listed('migration', migrated)}; {time.monotonic() - began:.1f} s in all"
+        )
+
+
+def build(images: Images, base: Image, terminal: Terminal) -> Image:
+    """Build this tree's image."""
+    tag = new_tag(datetime.now(UTC))
+    with terminal.step(f"building {tag}"):
+        return images.build(tag, replaces=base.tag, terminal=terminal)
+
+
+def migrate(images: Images, image: Image, terminal: Terminal) -> list[str]:
+    """Run the migrations of an image; return the revisions that were new.
+
+    A signal does not end them: half a migration may need a hand to repair.
+    """
+    with terminal.step("migrating the database") as step:
+        try:
+            said = compose(
+                *("run", "--rm", "--no-deps", "--no-TTY", "--env=LOG_LEVEL=INFO", "migrate"),
+                environment={"API_IMAGE": images.reference(image.tag)},
+                merged=True,
+            )
+        except DockerError as error:
+            raise Refusal(
+                f"the migration failed, so nothing else has changed; its last words:\n  {error}"
+            ) from None
+        migrated = _MIGRATED.findall(said)
+        step.found = program.listed("migration", migrated)
+    return migrated
+
+
+def main() -> int:
+    """Deploy.
+
+    Returns:
+        The exit code.
+    """
+    return program.run(
+        deploy, "`make deploy` finishes what is left, `make rollback` goes back to the old version"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

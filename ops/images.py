@@ -1,0 +1,177 @@
+"""The app's images: an immutable tag for each build, and the one that Compose runs.
+
+`current`, or whatever API_IMAGE names, is a pointer: plain `docker compose up` runs what it points
+at, and deploying moves it. Each image knows by a label which one it was built to replace.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from host.commands import Refusal, output
+from ops.docker import ROOT, docker, inspect
+from ops.stack import SERVICE, Stack
+from ops.terminal import Terminal
+
+KEPT = 5
+REPLACES = "berth.replaces"
+_VERSION = "APP_VERSION"
+_TAG = re.compile(r"\d{8}-\d{6}(-[0-9a-f]{7,}(-dirty)?)?")
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of the app on this machine."""
+
+    id: str
+    tag: str  # the immutable one; empty if it was built by other means than ours
+    version: str
+    replaces: str
+    created: str
+    content: str
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return self.tag or self.version or self.id.removeprefix("sha256:")[:12]
+
+    def has_content_of(self, other: "Image") -> bool:
+        """Whether the two differ in nothing but the name of their version."""
+        return self.content == other.content
+
+
+def from_inspect(found: dict[str, Any], repository: str) -> Image:
+    """Read what `docker image inspect` says."""
+    configuration = dict(found["Config"])
+    variables = configuration.pop("Env", None) or []
+    labels = dict(configuration.pop("Labels", None) or {})
+    version = [one.partition("=")[2] for one in variables if one.startswith(f"{_VERSION}=")]
+    replaces = labels.pop(REPLACES, "")
+    # Which Compose built it is no content.
+    others = {key: value for key, value in labels.items() if not key.startswith("com.docker.")}
+    return Image(
+        id=found["Id"],
+        tag=next((tag for tag in tags_in(found.get("RepoTags") or [], repository)), ""),
+        version=version[0] if version else "",
+        replaces=replaces,
+        created=found["Created"],
+        content=json.dumps(
+            [
+                found["RootFS"],
+                configuration,
+                others,
+                [one for one in variables if not one.startswith(f"{_VERSION}=")],
+            ],
+            sort_keys=True,
+        ),
+    )
+
+
+def tags_in(references: list[str], repository: str) -> list[str]:
+    """Return the immutable tags of a repository among image references, the newest first."""
+    found = (one.rpartition(":") for one in references)
+    return sorted(
+        (tag for name, _, tag in found if name == repository and _TAG.fullmatch(tag)), reverse=True
+    )
+
+
+def new_tag(now: datetime) -> str:
+    """Return a tag that sorts by time and names the commit it was built from."""
+    moment = now.astimezone(UTC).strftime("%Y%m%d-%H%M%S")
+    commit = output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
+    if not commit:
+        return moment
+    changes = output("git", "-C", str(ROOT), "status", "--porcelain")
+    return f"{moment}-{commit}-dirty" if changes else f"{moment}-{commit}"
+
+
+class Images:
+    """The images of a stack's app."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self.pointer = str(stack.service(SERVICE)["image"])
+        self.repository, _, tag = self.pointer.rpartition(":")
+        if not self.repository or "/" in tag or "@" in self.pointer:
+            raise Refusal(f"API_IMAGE={self.pointer}: it must end with a tag, such as :current")
+
+    def reference(self, tag: str) -> str:
+        """Return the full name of a tag."""
+        return f"{self.repository}:{tag}"
+
+    def find(self, reference: str) -> Image | None:
+        """Return the image of an id or a full name, if it is here."""
+        found = inspect("image", reference)
+        return from_inspect(found[0], self.repository) if found else None
+
+    def current(self) -> Image | None:
+        """Return what the pointer points at."""
+        return self.find(self.pointer)
+
+    def tags(self) -> list[str]:
+        """Return all immutable tags, the newest first."""
+        listed = docker("image", "ls", "--format={{.Repository}}:{{.Tag}}", self.repository)
+        return tags_in(listed.splitlines(), self.repository)
+
+    def build(self, tag: str, *, replaces: str, terminal: Terminal) -> Image:
+        """Build this tree's image under an immutable tag.
+
+        Raises:
+            Refusal: It does not build; the sentence ends with the last lines of the build.
+            StopRequested: Somebody wants to stop.
+        """
+        # What Compose resolved, with our three additions: no second description of the build.
+        service = json.loads(json.dumps(self._stack.service(SERVICE)))
+        build = service["build"]
+        build["args"] = {**build.get("args", {}), _VERSION: tag}
+        build["labels"] = {**build.get("labels", {}), REPLACES: replaces}
+        service = {"image": self.reference(tag), "build": build}
+        project = {"name": self._stack.project, "services": {SERVICE: service}}
+        try:
+            docker(
+                *("compose", "--progress=plain", "--project-directory=.", "--file=-"),
+                *("build", SERVICE),
+                stdin=json.dumps(project),
+                given_up_by=terminal,
+            )
+        except Refusal as refusal:
+            raise Refusal(f"the image does not build:\n  {refusal}") from None
+        image = self.find(self.reference(tag))
+        if image is None:
+            raise Refusal(f"the build ended well but left no image {self.reference(tag)}")
+        return image
+
+    def adopt(self, image: Image) -> Image:
+        """Give an image that others built an immutable tag, so that one can come back to it."""
+        if image.tag:
+            return image
+        created = re.sub(r"\D", "", image.created)
+        tag = f"{created[:8]}-{created[8:14]}"
+        docker("tag", image.id, self.reference(tag))
+        return self.find(image.id) or image
+
+    def point_at(self, image: Image) -> None:
+        """Make an image the one that Compose runs."""
+        docker("tag", image.id, self.pointer)
+
+    def forget(self, tag: str) -> None:
+        """Remove a tag, and its image where nothing else needs it."""
+        # Fails for what a container still uses, which is as well.
+        output("docker", "image", "rm", self.reference(tag))
+
+    def prune(self) -> list[str]:
+        """Forget all but the newest tags, and never one that is in use; return what is gone."""
+        used = {one.image for one in self._stack.containers()}
+        current = self.current()
+        if current:
+            before = self.find(self.reference(current.replaces)) if current.replaces else None
+            used |= {one.id for one in (current, before) if one}
+        gone = []
+        for tag in self.tags()[KEPT:]:
+            image = self.find(self.reference(tag))
+            if image and image.id not in used:
+                self.forget(tag)
+                gone.append(tag)
+        return gone

@@ -1,0 +1,90 @@
+"""`make rollback`: bring the version before this one, or TO=<tag>, back into service.
+
+It runs no migrations: a replica accepts a schema newer than its own.
+"""
+
+import os
+import sys
+import time
+
+from host.commands import Refusal
+from ops import lock, program
+from ops.images import Image, Images
+from ops.rollout import Rollout
+from ops.stack import Container, Stack
+from ops.terminal import Terminal
+
+
+def rollback(terminal: Terminal) -> None:
+    """Replace the replicas by those of an earlier image."""
+    began = time.monotonic()
+    stack = Stack.read()
+    with lock.held(stack.project, "rollback") as held:
+        images = Images(stack)
+        service = program.Service.find(stack, images, held)
+        base = service.image
+        rollout = Rollout(stack, images, terminal, service.replicas)
+
+        wanted = os.environ.get("TO", "")
+        image = named(wanted, images) if wanted else before(base, service.running, images)
+        if not rollout.stale(image) and service.is_whole:
+            terminal.say(f"{service.count} of {image.name} serve already")
+            return
+        rollout.to(image, base=base, pointed=images.current() or base)
+        images.prune()
+        terminal.say(
+            f"{service.count}: {program.change(base, image)}; the schema stays as it is; "
+            f"{time.monotonic() - began:.1f} s in all"
+        )
+
+
+def named(tag: str, images: Images) -> Image:
+    """Return the image that TO names.
+
+    Raises:
+        Refusal: There is none.
+    """
+    image = images.find(images.reference(tag)) if tag in images.tags() else None
+    if image is None:
+        raise Refusal(f"there is no version TO={tag}: {_choice(images.tags())}")
+    return image
+
+
+def before(base: Image, running: list[Container], images: Images) -> Image:
+    """Return the image that the present one replaced.
+
+    Raises:
+        Refusal: None is known.
+    """
+    # A rollback that was broken off left a newer version behind: this one finishes it.
+    others = [images.find(one.image) for one in running if one.image != base.id]
+    if any(other and other.tag > base.tag for other in others):
+        return base
+    image = images.find(images.reference(base.replaces)) if base.replaces else None
+    if image is None:
+        others_left = [tag for tag in images.tags() if tag != base.tag]
+        raise Refusal(
+            f"nothing is known to have run before {base.name}: {_choice(others_left)}"
+            if others_left
+            else f"{base.name} is the first version here: there is nothing to go back to"
+        )
+    return image
+
+
+def _choice(tags: list[str]) -> str:
+    return f"choose with TO= among {', '.join(tags)}" if tags else "none has been deployed yet"
+
+
+def main() -> int:
+    """Roll back.
+
+    Returns:
+        The exit code.
+    """
+    return program.run(
+        rollback, "`make rollback` finishes what is left, `make deploy` brings this tree's version"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

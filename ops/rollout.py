@@ -1,0 +1,217 @@
+"""Replacing replicas while the others serve: new ones beside the old, then the old ones drain."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from host.commands import Refusal, output
+from ops.docker import compose, inspect, last_lines
+from ops.images import Image, Images
+from ops.stack import SERVICE, Container, Stack, State
+from ops.terminal import StopRequested, Terminal
+
+_POLL_SECONDS = 0.2
+# How long a new replica may take until it is healthy; see DEPLOY_SECONDS.
+_PATIENCE_SECONDS = 60
+
+
+class UnhealthyError(Refusal):
+    """A new replica is not what it should be; the message ends with its last log lines."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How many replicas at a time, and how long each may take."""
+
+    surge: int
+    seconds: float
+
+    @classmethod
+    def from_environment(cls) -> "Pace":
+        """Read SURGE and DEPLOY_SECONDS.
+
+        Raises:
+            Refusal: One of them is no positive number.
+        """
+        return cls(_positive("SURGE", 1), _positive("DEPLOY_SECONDS", _PATIENCE_SECONDS))
+
+
+def _positive(variable: str, default: int) -> int:
+    value = os.environ.get(variable) or str(default)
+    if not value.isascii() or not value.isdigit() or int(value) == 0:
+        raise Refusal(f"{variable}={value}: give a whole number from 1")
+    return int(value)
+
+
+class Rollout:
+    """Brings the replicas of a stack to an image and to the present settings.
+
+    At every moment the wanted number of replicas serves, of one version or of two.
+    """
+
+    def __init__(self, stack: Stack, images: Images, terminal: Terminal, wanted: int) -> None:
+        self._stack = stack
+        self._images = images
+        self._terminal = terminal
+        self._pace = Pace.from_environment()
+        self._wanted = wanted
+
+    def is_stale(self, replica: Container, image: Image) -> bool:
+        """Whether a replica runs another image, or was started with other settings."""
+        return replica.image != image.id or replica.settings != self._stack.settings[SERVICE]
+
+    def stale(self, image: Image) -> list[Container]:
+        """Return the replicas that a rollout of this image would replace."""
+        return [one for one in self._stack.replicas() if self.is_stale(one, image)]
+
+    def to(self, image: Image, *, base: Image, pointed: Image) -> None:
+        """Replace what is stale; come back to the base image where that fails.
+
+        Args:
+            image: What shall run.
+            base: What runs now.
+            pointed: What Compose would run now.
+
+        Raises:
+            UnhealthyError: A new replica was not healthy in time, and the base image serves.
+            StopRequested: Somebody wanted to stop, and a whole service is there.
+        """
+        self._images.point_at(image)
+        try:
+            self._replace(lambda one: self.is_stale(one, image), watch=True)
+        except StopRequested:
+            if not self._runs(image):
+                self._images.point_at(pointed)
+            raise
+        except UnhealthyError as error:
+            self._come_back(image, base, error)
+            raise
+        except Refusal:
+            if not self._runs(image):
+                self._images.point_at(pointed)
+            raise
+
+    def _runs(self, image: Image) -> bool:
+        return any(one.image == image.id for one in self._stack.replicas())
+
+    def _come_back(self, image: Image, base: Image, error: UnhealthyError) -> None:
+        if image.id == base.id:
+            return
+        self._images.point_at(base)
+        if not self._runs(image):
+            return
+        self._terminal.say(f"{str(error).splitlines()[0]}: going back to {base.name}")
+        try:
+            self._replace(lambda one: one.image == image.id, watch=False)
+        except Refusal as second:
+            raise Refusal(
+                f"{error}\nand {base.name} does not start any more either: {second}\n"
+                "Some replicas serve: see `make doctor`"
+            ) from None
+
+    def _replace(self, stale: Callable[[Container], bool], *, watch: bool) -> None:
+        """Replace replicas batch by batch.
+
+        Args:
+            stale: Which ones have to go.
+            watch: Whether somebody may stop it between batches.
+        """
+        self._remove([one for one in self._stack.replicas() if one.state is State.STOPPED])
+        while True:
+            replicas = self._stack.replicas()
+            # The broken first, since they serve nobody.
+            old = sorted(filter(stale, replicas), key=lambda one: one.state is State.HEALTHY)
+            missing = self._wanted - (len(replicas) - len(old))
+            if not old and missing <= 0:
+                return
+            if watch:
+                self._terminal.checkpoint()
+            batch = max(0, min(self._pace.surge, missing))
+            if batch:
+                self._start(batch, replicas, watch=watch)
+            self._drain(old[: max(0, len(replicas) + batch - self._wanted)])
+
+    def _start(self, count: int, beside: list[Container], *, watch: bool) -> None:
+        known = {one.id for one in beside}
+        with self._terminal.step(f"starting {_replicas(count)} beside {len(beside)}") as step:
+            fresh: list[Container] = []
+            try:
+                compose(
+                    *("up", "--detach", "--no-deps", "--no-recreate", "--no-build"),
+                    *(f"--scale={SERVICE}={len(beside) + count}", SERVICE),
+                )
+                fresh = self._new_beside(known)
+                self._await_health(fresh, watch=watch)
+            except (UnhealthyError, StopRequested):
+                self._remove(self._new_beside(known))
+                raise
+            except Refusal as refusal:
+                self._remove(self._new_beside(known))
+                raise UnhealthyError(f"no new replica starts: {refusal}") from None
+            step.found = f"{', '.join(one.name for one in fresh)} healthy"
+
+    def _new_beside(self, known: set[str]) -> list[Container]:
+        return [one for one in self._stack.replicas() if one.id not in known]
+
+    def _await_health(self, fresh: list[Container], *, watch: bool) -> None:
+        deadline = time.monotonic() + self._pace.seconds
+        while True:
+            found = [Container.from_inspect(one) for one in inspect("container", *ids(fresh))]
+            if len(found) < len(fresh):
+                raise UnhealthyError("a new replica was removed by somebody else")
+            for one in found:
+                if one.restarts or one.state not in {State.STARTING, State.HEALTHY}:
+                    raise UnhealthyError(_why(one))
+            if all(one.state is State.HEALTHY for one in found):
+                return
+            if time.monotonic() > deadline:
+                late = next(one for one in found if one.state is not State.HEALTHY)
+                raise UnhealthyError(
+                    f"{late.name} is not healthy after {self._pace.seconds:g} s, its last words:"
+                    f"\n  {last_lines(late.id)}"
+                )
+            if watch:
+                self._terminal.checkpoint()
+            time.sleep(_POLL_SECONDS)
+
+    def _drain(self, old: list[Container]) -> None:
+        if not old:
+            return
+        with self._terminal.step(f"draining {', '.join(one.name for one in old)}"):
+            self._remove(old)
+
+    def _remove(self, containers: list[Container]) -> None:
+        if not containers:
+            return
+        # All at once; each one serves until it has drained. One that is gone already is as well.
+        output("docker", "container", "stop", *ids(containers))
+        output("docker", "container", "rm", "--force", "--volumes", *ids(containers))
+        left = {one.id for one in self._stack.replicas()}
+        for one in containers:
+            if one.id in left:
+                raise Refusal(f"{one.name} cannot be removed: try `docker rm --force {one.name}`")
+
+
+def running(replicas: list[Container]) -> list[Container]:
+    """Return those that nobody stopped by hand."""
+    return [one for one in replicas if one.state is not State.STOPPED]
+
+
+def ids(containers: list[Container]) -> list[str]:
+    """Return the ids of containers."""
+    return [one.id for one in containers]
+
+
+def _replicas(count: int) -> str:
+    return "1 new replica" if count == 1 else f"{count} new replicas"
+
+
+def _why(replica: Container) -> str:
+    if replica.out_of_memory:
+        what = "ran out of its memory (API_MEMORY)"
+    elif replica.state is State.UNHEALTHY:
+        what = "is unhealthy"
+    else:
+        what = f"ended with exit code {replica.exit_code}"
+    return f"{replica.name} {what}, its last words:\n  {last_lines(replica.id)}"

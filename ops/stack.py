@@ -1,0 +1,125 @@
+"""The stack as compose.yaml describes it, and its replicas as they are."""
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from host.commands import Refusal
+from ops.docker import compose, docker, inspect
+
+SERVICE = "api"
+_LABEL = "com.docker.compose"
+
+
+class State(StrEnum):
+    """What a replica is up to."""
+
+    STARTING = "starting"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    CRASHING = "crashing"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container of the stack."""
+
+    id: str
+    name: str
+    service: str
+    number: int
+    image: str
+    settings: str
+    state: State
+    exit_code: int
+    restarts: int
+    started: str
+    out_of_memory: bool
+
+    @classmethod
+    def from_inspect(cls, found: dict[str, Any]) -> "Container":
+        """Read what `docker inspect` says."""
+        labels = found["Config"]["Labels"]
+        return cls(
+            id=found["Id"],
+            name=found["Name"].lstrip("/"),
+            service=labels[f"{_LABEL}.service"],
+            number=int(labels.get(f"{_LABEL}.container-number", 0)),
+            image=found["Image"],
+            settings=labels.get(f"{_LABEL}.config-hash", ""),
+            state=_state(found["State"]),
+            exit_code=found["State"]["ExitCode"],
+            restarts=found["RestartCount"],
+            started=found["State"]["StartedAt"],
+            out_of_memory=found["State"]["OOMKilled"],
+        )
+
+
+def _state(found: dict[str, Any]) -> State:
+    if found["Status"] == "restarting":
+        return State.CRASHING
+    if found["Status"] not in {"running", "paused"}:
+        return State.STOPPED
+    health = found.get("Health", {}).get("Status", "none")
+    return State.HEALTHY if health == "none" else State(health)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What Compose makes of compose.yaml, .env and the environment."""
+
+    project: str
+    configuration: dict[str, Any]
+    settings: dict[str, str]
+
+    @classmethod
+    def read(cls) -> "Stack":
+        """Ask Compose.
+
+        Raises:
+            Refusal: It does not accept the configuration; its own words say why.
+        """
+        try:
+            configuration = json.loads(compose("config", "--format=json"))
+            hashes = compose("config", "--hash=*")
+        except Refusal as refusal:
+            raise Refusal(f"Compose refuses the configuration: {refusal}") from None
+        settings = dict(line.split() for line in hashes.splitlines())
+        return cls(configuration["name"], configuration, settings)
+
+    def service(self, name: str) -> dict[str, Any]:
+        """Return a service's configuration."""
+        found: dict[str, Any] = self.configuration["services"][name]
+        return found
+
+    @property
+    def wanted(self) -> int:
+        """The number of replicas when nobody says otherwise: API_REPLICAS."""
+        return int(self.service(SERVICE).get("deploy", {}).get("replicas", 1))
+
+    @property
+    def domain(self) -> str:
+        """The host name that users type."""
+        return str(self.service("traefik")["environment"]["DOMAIN"])
+
+    def published(self, port: int) -> tuple[str, int]:
+        """Return the address and the port of this machine that lead to a port of Traefik's."""
+        for one in self.service("traefik")["ports"]:
+            if one["target"] == port:
+                return one.get("host_ip", ""), int(one["published"])
+        raise Refusal(f"compose.yaml publishes no port of this machine for Traefik's {port}")
+
+    def containers(self, service: str = "") -> list[Container]:
+        """Return the containers of a service, or of all; `compose run` makes none of these."""
+        filters = [f"label={_LABEL}.project={self.project}", f"label={_LABEL}.oneoff=False"]
+        if service:
+            filters.append(f"label={_LABEL}.service={service}")
+        ids = docker("ps", "--all", "--quiet", *(f"--filter={one}" for one in filters)).split()
+        found = [Container.from_inspect(one) for one in inspect("container", *ids)]
+        return sorted(found, key=lambda one: (one.service, one.number))
+
+    def replicas(self) -> list[Container]:
+        """Return the containers of the app."""
+        return self.containers(SERVICE)
