@@ -83,7 +83,11 @@ class _ToLoopback(HTTPAdapter):
         super().__init__(pool_connections=1, pool_maxsize=100)
 
     def init_poolmanager(
-        self, connections: int, maxsize: int, block: bool = False, **keywords: Any
+        self,
+        connections: int,
+        maxsize: int,
+        block: bool = False,
+        **keywords: Any,  # noqa: ANN401
     ) -> None:
         super().init_poolmanager(connections, maxsize, block, **keywords, **self._names)
 
