@@ -101,17 +101,17 @@ def inspect(kind: str, *names: str) -> list[dict[str, Any]]:
     return objects
 
 
+def docker_log(container: str, lines: int) -> str:
+    """Return the end of a container's log, both its streams."""
+    try:
+        return docker("logs", f"--tail={lines}", container, merged=True)
+    except DockerError:
+        return ""
+
+
 def last_lines(container: str, count: int = _TAIL) -> str:
-    """Return the end of a container's log, both its streams, indented."""
-    done = subprocess.run(
-        ["docker", "logs", f"--tail={count}", container],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        start_new_session=True,
-    )
-    return tail(done.stdout, count)
+    """Return the end of a container's log, to be quoted."""
+    return tail(docker_log(container, count), count)
 
 
 def tail(text: str, count: int = _TAIL) -> str:

@@ -47,6 +47,10 @@ class Lock:
         """Write down the number to come back to, should nobody get to finish this."""
         self._write(json.dumps(asdict(self._holder) | {"replicas": count}))
 
+    def clear(self) -> None:
+        """Leave nothing behind."""
+        self._write("")
+
     def _write(self, text: str) -> None:
         self._file.seek(0)
         self._file.truncate()
@@ -86,9 +90,10 @@ def held(project: str, doing: str) -> Iterator[Lock]:
             raise Refusal(f"{_read(file) or 'somebody'} is under way: wait until it ends") from None
         now = datetime.now(UTC).strftime("%H:%M:%S UTC")
         lock = Lock(file, Holder(project, doing, getpass.getuser(), os.getpid(), now))
-        yield lock
-        file.seek(0)
-        file.truncate()
+        try:
+            yield lock
+        finally:
+            lock.clear()
 
 
 def _read(file: IO[str]) -> Holder | None:

@@ -17,7 +17,11 @@ _PATIENCE_SECONDS = 60
 
 
 class UnhealthyError(Refusal):
-    """A new replica is not what it should be; the message ends with its last log lines."""
+    """A new replica is not what it should be: what is wrong, and its last words."""
+
+    def __init__(self, what: str, last_words: str = "") -> None:
+        super().__init__(f"{what}, its last words:\n  {last_words}" if last_words else what)
+        self.what = what
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Rollout:
             raise
         except UnhealthyError as error:
             self._come_back(image, base, error)
-            raise
+            raise UnhealthyError(f"{error}\n{base.name} goes on serving") from None
         except Refusal:
             if not self._runs(image):
                 self._images.point_at(pointed)
@@ -101,7 +105,7 @@ class Rollout:
         self._images.point_at(base)
         if not self._runs(image):
             return
-        self._terminal.say(f"{str(error).splitlines()[0]}: going back to {base.name}")
+        self._terminal.say(f"{error.what}: going back to {base.name}")
         try:
             self._replace(lambda one: one.image == image.id, watch=False)
         except Refusal as second:
@@ -162,14 +166,14 @@ class Rollout:
                 raise UnhealthyError("a new replica was removed by somebody else")
             for one in found:
                 if one.restarts or one.state not in {State.STARTING, State.HEALTHY}:
-                    raise UnhealthyError(_why(one))
+                    raise UnhealthyError(_what(one), last_lines(one.id))
             if all(one.state is State.HEALTHY for one in found):
                 return
             if time.monotonic() > deadline:
                 late = next(one for one in found if one.state is not State.HEALTHY)
                 raise UnhealthyError(
-                    f"{late.name} is not healthy after {self._pace.seconds:g} s, its last words:"
-                    f"\n  {last_lines(late.id)}"
+                    f"{late.name} is not healthy after {self._pace.seconds:g} s{late.complaint}",
+                    last_lines(late.id),
                 )
             if watch:
                 self._terminal.checkpoint()
@@ -207,11 +211,9 @@ def _replicas(count: int) -> str:
     return "1 new replica" if count == 1 else f"{count} new replicas"
 
 
-def _why(replica: Container) -> str:
+def _what(replica: Container) -> str:
     if replica.out_of_memory:
-        what = "ran out of its memory (API_MEMORY)"
-    elif replica.state is State.UNHEALTHY:
-        what = "is unhealthy"
-    else:
-        what = f"ended with exit code {replica.exit_code}"
-    return f"{replica.name} {what}, its last words:\n  {last_lines(replica.id)}"
+        return f"{replica.name} ran out of its memory (API_MEMORY)"
+    if replica.state is State.UNHEALTHY:
+        return f"{replica.name} is unhealthy{replica.complaint}"
+    return f"{replica.name} ended with exit code {replica.exit_code}"

@@ -37,6 +37,7 @@ class Container:
     restarts: int
     started: str
     out_of_memory: bool
+    complaint: str  # what its last health check said, to end a sentence with
 
     @classmethod
     def from_inspect(cls, found: dict[str, Any]) -> "Container":
@@ -54,6 +55,7 @@ class Container:
             restarts=found["RestartCount"],
             started=found["State"]["StartedAt"],
             out_of_memory=found["State"]["OOMKilled"],
+            complaint=_complaint(found["State"]),
         )
 
 
@@ -64,6 +66,12 @@ def _state(found: dict[str, Any]) -> State:
         return State.STOPPED
     health = found.get("Health", {}).get("Status", "none")
     return State.HEALTHY if health == "none" else State(health)
+
+
+def _complaint(found: dict[str, Any]) -> str:
+    checks = found.get("Health", {}).get("Log") or [{}]
+    said = str(checks[-1].get("Output", "")).strip()
+    return f" ({said})" if said else ""
 
 
 @dataclass(frozen=True)

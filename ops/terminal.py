@@ -11,7 +11,7 @@ _OUT = 1
 _ERRORS = 2
 
 
-class StopRequested(Exception):  # noqa: N818 - no error
+class StopRequested(Exception):
     """The person wants this program to end, and it may do so here."""
 
 

@@ -1,0 +1,102 @@
+"""What the stack answers over HTTPS on this machine, asked without the DNS."""
+
+import http.client
+import socket
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+_SECONDS = 5
+_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+TRAEFIK_DEFAULT = "TRAEFIK DEFAULT CERT"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where Traefik listens for a domain."""
+
+    domain: str
+    address: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """What users type."""
+        return f"https://{self.domain}" + ("" if self.port == 443 else f":{self.port}")
+
+    def connect(self, context: ssl.SSLContext) -> ssl.SSLSocket:
+        """Connect and shake hands.
+
+        Raises:
+            OSError: It does not work; among these is every ssl.SSLError.
+        """
+        address = _EVERYWHERE.get(self.address, self.address)
+        plain = socket.create_connection((address, self.port), timeout=_SECONDS)
+        try:
+            return context.wrap_socket(plain, server_hostname=self.domain)
+        except OSError:
+            plain.close()
+            raise
+
+    def status(self, path: str) -> int:
+        """Return the status of the answer to a GET, 0 if there is none."""
+        connection = http.client.HTTPConnection(self.domain, self.port)
+        try:
+            connection.sock = self.connect(_trusting_all())
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return 0
+        finally:
+            connection.close()
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate, as far as an operator cares."""
+
+    issuer: str
+    ends: datetime
+    names: tuple[str, ...]
+
+    @property
+    def is_traefiks_own(self) -> bool:
+        """Whether it is the one that Traefik signs itself when it has none."""
+        return TRAEFIK_DEFAULT in self.issuer
+
+    def days_left(self, now: datetime) -> float:
+        """Return how long it is still good."""
+        return (self.ends - now).total_seconds() / 86400
+
+
+def certificate(endpoint: Endpoint) -> Certificate:
+    """Return the certificate that is served, whoever signed it.
+
+    Raises:
+        ssl.SSLCertVerificationError: It has ended, or has not begun.
+        OSError: Nothing answers.
+    """
+    with endpoint.connect(_trusting_all()) as connection:
+        encoded = connection.getpeercert(binary_form=True) or b""
+    # Python reads only a certificate that it trusts: so trust this very one, and look again.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(cadata=encoded)
+    with endpoint.connect(context) as connection:
+        found: dict[str, Any] = dict(connection.getpeercert() or {})
+    issuer = dict(pair for part in found["issuer"] for pair in part)
+    ends = ssl.cert_time_to_seconds(found["notAfter"])
+    return Certificate(
+        issuer=issuer.get("organizationName") or issuer.get("commonName", "nobody"),
+        ends=datetime.fromtimestamp(ends, UTC),
+        names=tuple(name for kind, name in found.get("subjectAltName", ()) if kind == "DNS"),
+    )
+
+
+def _trusting_all() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

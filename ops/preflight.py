@@ -1,0 +1,76 @@
+"""What would make a start fail, found out before anything is started."""
+
+import errno
+import os
+import shutil
+import ssl
+import stat
+from pathlib import Path
+
+from host.commands import Refusal, output
+from ops import ports
+from ops.stack import Stack
+
+# The app's image, a fresh database with its write-ahead log, and room for the logs to begin.
+NEEDED_BYTES = 1 << 30
+
+_VARIABLES = {80: "HTTP_PORT", 443: "HTTPS_PORT"}
+_CA_TARGET = "/etc/traefik/acme-ca.pem"
+
+
+def check(stack: Stack) -> None:
+    """Look at ports, files and disk.
+
+    Raises:
+        Refusal: The start would fail; the sentence names the variable and the way out.
+    """
+    for target, variable in _VARIABLES.items():
+        address, port = stack.published(target)
+        check_port(variable, address, port, stack.project)
+    for volume in stack.service("traefik").get("volumes", []):
+        if volume["target"] == _CA_TARGET and volume["source"] != os.devnull:
+            check_certificate(Path(volume["source"]))
+    check_disk(Path(output("docker", "info", "--format={{.DockerRootDir}}") or "/"))
+
+
+def check_port(variable: str, address: str, port: int, project: str) -> None:
+    """Refuse a port that somebody else has, and an address that is not this machine's."""
+    trouble = ports.trouble(address, port)
+    if trouble == errno.EADDRNOTAVAIL:
+        raise Refusal(
+            f"BIND_ADDRESS={address}: this machine has no such address "
+            "(0.0.0.0 is all of them, 127.0.0.1 this machine alone)"
+        )
+    if trouble != errno.EADDRINUSE:
+        return
+    container, its_project = ports.publisher(port)
+    if its_project == project:
+        return
+    who = f"the container {container}" if container else ports.process(port) or "another program"
+    raise Refusal(f"{variable}={port}: {who} has this port: stop it, or choose another in .env")
+
+
+def check_certificate(path: Path) -> None:
+    """Refuse a CA's certificate that Traefik could not use."""
+    name = f"ACME_CA_CERTIFICATE={path}"
+    if not path.is_file():
+        raise Refusal(f"{name}: there is no such file")
+    if not path.stat().st_mode & stat.S_IROTH:
+        raise Refusal(f"{name}: Traefik runs as a user of its own and may not read it: chmod 644")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        raise Refusal(f"{name}: the file holds no certificate in PEM form") from None
+
+
+def check_disk(folder: Path, needed: int = NEEDED_BYTES) -> None:
+    """Refuse to start on a disk that is nearly full."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return  # Docker keeps its data where we may not look, or in a virtual machine
+    if free < needed:
+        raise Refusal(
+            f"the disk of {folder} has {free / 1e9:.1f} GB free and a start needs "
+            f"{needed / 1e9:.1f}: make room, for example with `docker system prune`"
+        )
