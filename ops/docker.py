@@ -73,16 +73,20 @@ def docker(
 
 def compose(
     *arguments: str,
+    stdin: str | None = None,
     environment: Mapping[str, str] | None = None,
     merged: bool = False,
+    given_up_by: Terminal | None = None,
 ) -> str:
     """Run `docker compose` on the repository's stack; see `docker`."""
     return docker(
         "compose",
         "--progress=plain",
         *arguments,
+        stdin=stdin,
         environment=environment,
         merged=merged,
+        given_up_by=given_up_by,
     )
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from host.commands import Refusal, output
-from ops.docker import ROOT, docker, inspect
+from ops.docker import ROOT, compose, docker, inspect
 from ops.stack import SERVICE, Stack
 from ops.terminal import Terminal
 
@@ -130,9 +130,8 @@ class Images:
         service = {"image": self.reference(tag), "build": build}
         project = {"name": self._stack.project, "services": {SERVICE: service}}
         try:
-            docker(
-                *("compose", "--progress=plain", "--project-directory=.", "--file=-"),
-                *("build", SERVICE),
+            compose(
+                *("--project-directory=.", "--file=-", "build", SERVICE),
                 stdin=json.dumps(project),
                 given_up_by=terminal,
             )

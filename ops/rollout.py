@@ -60,9 +60,12 @@ class Rollout:
         self._terminal = terminal
         self._pace = Pace.from_environment()
         self._wanted = wanted
+        self._started: set[str] = set()
 
     def is_stale(self, replica: Container, image: Image) -> bool:
         """Whether a replica runs another image, or was started with other settings."""
+        if replica.id in self._started:
+            return False
         return replica.image != image.id or replica.settings != self._stack.settings[SERVICE]
 
     def stale(self, image: Image) -> list[Container]:
@@ -153,6 +156,7 @@ class Rollout:
             except Refusal as refusal:
                 self._remove(self._new_beside(known))
                 raise UnhealthyError(f"no new replica starts: {refusal}") from None
+            self._started.update(ids(fresh))
             step.found = f"{', '.join(one.name for one in fresh)} healthy"
 
     def _new_beside(self, known: set[str]) -> list[Container]:

@@ -90,10 +90,15 @@ class Stack:
             Refusal: It does not accept the configuration; its own words say why.
         """
         try:
-            configuration = json.loads(compose("config", "--format=json"))
-            hashes = compose("config", "--hash=*")
+            resolved = compose("config", "--format=json")
+            # Of the resolved configuration: `config` forgets to read env files before it hashes,
+            # `up` does not.
+            hashes = compose(
+                "--project-directory=.", "--file=-", "config", "--hash=*", stdin=resolved
+            )
         except Refusal as refusal:
             raise Refusal(f"Compose refuses the configuration: {refusal}") from None
+        configuration = json.loads(resolved)
         settings = dict(line.split() for line in hashes.splitlines())
         return cls(configuration["name"], configuration, settings)
 
