@@ -7,7 +7,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,8 @@ from requests.adapters import HTTPAdapter
 
 from tests.stack import pebble
 
-REPOSITORY = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[1]
 DOMAIN = "berth.test"
 
 T = TypeVar("T")
@@ -165,6 +166,10 @@ class Stack:
             if container["State"].get("Health", {}).get("Status") == "healthy"
         ]
 
+    def inside(self, container: str, script: str) -> None:
+        """Run a line of bash in a container, as the user that its processes run as."""
+        docker("exec", container, "bash", "-c", script)
+
     def logs(self, service: str) -> str:
         """Return everything that a service has logged."""
         return self.compose("logs", "--no-color", "--no-log-prefix", service)
@@ -228,6 +233,7 @@ def running_with_ca(
     scale: int,
     certificate_seconds: int = 90 * 86400,
     folder: Path = REPOSITORY,
+    overlays: Sequence[str] = (),
     **variables: str,
 ) -> Iterator[Stack]:
     """Run a stack whose domain is certified by a Pebble beside it.
@@ -238,15 +244,20 @@ def running_with_ca(
         scale: How many replicas.
         certificate_seconds: How long Pebble's certificates are valid.
         folder: The repository, or a copy of it.
+        overlays: Compose files on top, by their names without `compose.` in tests/stack.
         variables: What a user would put into `.env`.
     """
     authority = pebble.prepare(scratch / "pebble", certificate_seconds=certificate_seconds)
     settings = {
-        "COMPOSE_FILE": "compose.yaml:tests/stack/compose.pebble.yaml",
+        "COMPOSE_FILE": ":".join(
+            ["compose.yaml", *(f"{HERE}/compose.{overlay}.yaml" for overlay in ["pebble", *overlays])]
+        ),
+        "FAULTS_FILE": f"{HERE}/faults.py",
         "DOMAIN": DOMAIN,
         "ACME_EMAIL": f"owner@{DOMAIN}",
         "ACME_CA_SERVER": pebble.DIRECTORY,
         "ACME_CA_CERTIFICATE": str(authority),
+        "PEBBLE_BUILD": f"{HERE}/pebble",
         "PEBBLE_FOLDER": str(authority.parent),
         "CERTIFICATE_HOURS": str(max(1, certificate_seconds // 3600)),
     }

@@ -1,0 +1,205 @@
+"""A steady load from a client that forgets nothing: what was asked, answered, refused, lost."""
+
+import asyncio
+import contextlib
+import itertools
+import random
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from tests.stack.stack import Stack
+
+TIMEOUT_SECONDS = 40
+KEPT_ALIVE = 16
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one request ended.
+
+    Attributes:
+        method: GET or POST.
+        at: When it was due, in seconds of the monotonic clock.
+        seconds: How long it took from then.
+        result: The status, or the name of the error.
+        refused: Whether it was a 503 that said when to come back.
+    """
+
+    method: str
+    at: float
+    seconds: float
+    result: int | str
+    refused: bool
+
+    @property
+    def lost(self) -> bool:
+        """Whether a client would call it failed."""
+        return self.result not in (200, 201)
+
+
+@dataclass
+class Load:
+    """What a load has seen; grows while it runs."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    sent: set[str] = field(default_factory=set)
+    acknowledged: dict[str, str] = field(default_factory=dict)
+    marks: list[float] = field(default_factory=list)
+
+    def mark(self) -> None:
+        """Note that the event begins now."""
+        self.marks.append(time.monotonic())
+
+    def lost(self, method: str) -> list[Outcome]:
+        """Return the requests of a method that failed."""
+        return [o for o in self.outcomes if o.method == method and o.lost]
+
+    def why(self) -> dict[str, int]:
+        """Return how often each method failed in each way."""
+        return dict(Counter(f"{o.method} {o.result}" for o in self.outcomes if o.lost))
+
+    @property
+    def slowest(self) -> float:
+        """The longest that any request took, in seconds."""
+        return max(outcome.seconds for outcome in self.outcomes)
+
+    @property
+    def rate(self) -> float:
+        """Requests per second over the whole load."""
+        span = max(o.at for o in self.outcomes) - min(o.at for o in self.outcomes)
+        return len(self.outcomes) / span
+
+    @property
+    def recovery(self) -> float:
+        """Seconds from the event to the last request that failed or took over a second."""
+        trouble = [o.at + o.seconds for o in self.outcomes if o.lost or o.seconds > 1]
+        return max(0.0, max(trouble, default=0.0) - self.marks[0]) if self.marks else 0.0
+
+
+@contextlib.contextmanager
+def steady_load(stack: Stack, *, rate: int = 300) -> Iterator[Load]:
+    """Send requests at a steady rate for as long as the context lasts.
+
+    Seven in ten are GETs of a row, two are POSTs, one is a GET of 300 ms; a tenth of all go over a
+    connection of their own. A request is due at its time, whether or not others have ended.
+
+    Args:
+        stack: Where to; it must have the faults' endpoints.
+        rate: Requests per second.
+    """
+    load = Load()
+    ended = threading.Event()
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(_send(stack, load, rate, ended))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the load was started
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="load")
+    thread.start()
+    try:
+        _await_steady(load, thread)
+        yield load
+    finally:
+        ended.set()
+        thread.join()
+    if failure:
+        raise failure[0]
+
+
+def _await_steady(load: Load, thread: threading.Thread) -> None:
+    deadline = time.monotonic() + 10
+    while len(load.outcomes) < 100 and thread.is_alive():
+        assert time.monotonic() < deadline, "the load did not start"
+        time.sleep(0.05)
+
+
+async def _send(stack: Stack, load: Load, rate: int, ended: threading.Event) -> None:
+    trust = ssl.create_default_context(cafile=str(stack.root))
+    kept = aiohttp.TCPConnector(limit=KEPT_ALIVE * 8, ssl=trust)
+    fresh = aiohttp.TCPConnector(limit=0, force_close=True, ssl=trust)
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+    chance = random.Random(7)  # noqa: S311 - the same mix every time
+    async with (
+        aiohttp.ClientSession(connector=kept, timeout=timeout) as on_kept,
+        aiohttp.ClientSession(connector=fresh, timeout=timeout) as on_fresh,
+        asyncio.TaskGroup() as tasks,
+    ):
+        sender = _Sender(stack, load)
+        await sender.post(on_kept, time.monotonic())
+        start = time.monotonic()
+        for number in itertools.count():
+            due = start + number / rate
+            await asyncio.sleep(due - time.monotonic())
+            if ended.is_set():
+                return
+            session = on_fresh if chance.random() < 0.1 else on_kept
+            kind = chance.random()
+            if kind < 0.2:
+                tasks.create_task(sender.post(session, due))
+            elif kind < 0.3:
+                tasks.create_task(sender.get(session, due, "/faults/sleep/300"))
+            else:
+                tasks.create_task(sender.get(session, due, f"/items/{sender.some_id(chance)}"))
+
+
+class _Sender:
+    def __init__(self, stack: Stack, load: Load) -> None:
+        self._stack = stack
+        self._load = load
+        self._ids: list[str] = []
+        self._names = itertools.count()
+        self._prefix = f"load-{time.time_ns()}"
+
+    def some_id(self, chance: random.Random) -> str:
+        return chance.choice(self._ids[-1000:])
+
+    async def get(self, session: aiohttp.ClientSession, due: float, path: str) -> None:
+        await self._request(session, due, "GET", path)
+
+    async def post(self, session: aiohttp.ClientSession, due: float) -> None:
+        name = f"{self._prefix}-{next(self._names)}"
+        self._load.sent.add(name)
+        answer = await self._request(session, due, "POST", "/items", {"name": name})
+        if answer:
+            self._load.acknowledged[name] = answer["id"]
+            self._ids.append(answer["id"])
+
+    async def _request(
+        self,
+        session: aiohttp.ClientSession,
+        due: float,
+        method: str,
+        path: str,
+        body: dict[str, str] | None = None,
+    ) -> dict[str, str] | None:
+        answer = None
+        result: int | str
+        refused = False
+        try:
+            async with session.request(
+                method,
+                self._stack.url(path),
+                json=body,
+                headers={"Host": self._stack.domain},
+                server_hostname=self._stack.domain,
+            ) as response:
+                result = response.status
+                refused = result == 503 and "Retry-After" in response.headers
+                await response.read()
+                if result == 201:
+                    answer = await response.json()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            result = type(error).__name__
+        self._load.outcomes.append(
+            Outcome(method, due, time.monotonic() - due, result, refused)
+        )
+        return answer
