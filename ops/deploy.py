@@ -13,7 +13,7 @@ from ops.rollout import Rollout
 from ops.stack import Stack
 from ops.terminal import Terminal
 
-_MIGRATED = re.compile(r"Running upgrade \S* ?-> (\S+?),? ")
+_MIGRATED = re.compile(r"Running upgrade (?:\S+)? ?-> ([^\s,]+)")
 
 
 def deploy(terminal: Terminal) -> None:

@@ -81,7 +81,7 @@ def compose(
     """Run `docker compose` on the repository's stack; see `docker`."""
     return docker(
         "compose",
-        "--progress=plain",
+        "--progress=quiet",
         *arguments,
         stdin=stdin,
         environment=environment,

@@ -131,7 +131,7 @@ class Images:
         project = {"name": self._stack.project, "services": {SERVICE: service}}
         try:
             compose(
-                *("--project-directory=.", "--file=-", "build", SERVICE),
+                *("--progress=plain", "--project-directory=.", "--file=-", "build", SERVICE),
                 stdin=json.dumps(project),
                 given_up_by=terminal,
             )
@@ -154,6 +154,10 @@ class Images:
     def point_at(self, image: Image) -> None:
         """Make an image the one that Compose runs."""
         docker("tag", image.id, self.pointer)
+
+    def point_at_nothing(self) -> None:
+        """Make the next start build an image of its own."""
+        output("docker", "image", "rm", self.pointer)
 
     def forget(self, tag: str) -> None:
         """Remove a tag, and its image where nothing else needs it."""

@@ -63,7 +63,7 @@ def _image(found: list[Container], images: Images) -> Image:
 def change(before: Image, after: Image) -> str:
     """Say what became of a version."""
     if before.id == after.id:
-        return f"{after.name} with the present settings"
+        return f"all of them {after.name} with the present settings"
     return f"{before.name} → {after.name}"
 
 
@@ -102,6 +102,8 @@ def _left_behind(ways_on: str) -> str:
     replicas = stack.replicas()
     current = Images(stack).current()
     new = [one for one in replicas if current and one.image == current.id]
+    if not replicas:
+        return f"no replica runs; {ways_on}"
     if len(new) == len(replicas):
         return f"{len(replicas)} replicas of one version serve, as before"
     return f"{len(new)} of {len(replicas)} replicas are replaced and all of them serve; {ways_on}"

@@ -5,11 +5,11 @@ import time
 from datetime import UTC, datetime
 
 from host.commands import Refusal
-from ops import lock, preflight
-from ops.docker import compose, last_lines
+from ops import deploy, lock, preflight, program
+from ops.docker import DockerError, compose, last_lines
 from ops.https import Endpoint
 from ops.images import Images, new_tag
-from ops.rollout import running
+from ops.rollout import Rollout, running
 from ops.stack import Container, Stack, State
 from ops.terminal import Terminal
 
@@ -23,13 +23,21 @@ def up(terminal: Terminal) -> None:
     began = time.monotonic()
     stack = Stack.read()
     preflight.check(stack)
-    with lock.held(stack.project, "start"):
-        ensure_image(Images(stack), terminal)
-        with terminal.step("starting the stack"):
-            start(stack)
+    with lock.held(stack.project, "start") as held:
+        images = Images(stack)
+        check_settings()
+        is_first = ensure_image(images, terminal)
+        roll_out(stack, images, terminal, held)
+        try:
+            with terminal.step("starting the stack"):
+                start(stack, terminal)
+        except Refusal:
+            if is_first:  # and not worth starting again, once its author has changed something
+                images.point_at_nothing()
+            raise
         endpoint = Endpoint(stack.domain, *stack.published(443))
         with terminal.step(f"asking {endpoint.url}"):
-            await_answer(endpoint)
+            await_answer(endpoint, terminal)
     count = len(running(stack.replicas()))
     terminal.say(
         f"{endpoint.url} answers from {count} replica{'s' if count > 1 else ''}, "
@@ -37,16 +45,45 @@ def up(terminal: Terminal) -> None:
     )
 
 
-def ensure_image(images: Images, terminal: Terminal) -> None:
-    """Build the first image; `make deploy` builds all later ones."""
+def ensure_image(images: Images, terminal: Terminal) -> bool:
+    """Build the first image; `make deploy` builds all later ones.
+
+    Returns:
+        Whether there was none.
+    """
     if images.current():
-        return
+        return False
     tag = new_tag(datetime.now(UTC))
     with terminal.step(f"building {tag}"):
         images.point_at(images.build(tag, replaces="", terminal=terminal))
+    return True
 
 
-def start(stack: Stack) -> None:
+def check_settings() -> None:
+    """Let `secrets` judge DOMAIN and its like, before Compose stops what they have changed.
+
+    Raises:
+        Refusal: It does not accept them; the sentence is its own.
+    """
+    try:
+        compose("run", "--rm", "--no-deps", "--no-TTY", "secrets", merged=True)
+    except DockerError as error:
+        raise Refusal(str(error)) from None
+
+
+def roll_out(stack: Stack, images: Images, terminal: Terminal, held: lock.Lock) -> None:
+    """Apply changed settings to replicas that serve; Compose would stop them all first."""
+    current = images.current()
+    if current is None or not running(stack.replicas()):
+        return
+    service = program.Service.find(stack, images, held)
+    rollout = Rollout(stack, images, terminal, service.replicas)
+    if rollout.stale(current):
+        deploy.migrate(images, images.adopt(current), terminal)
+        rollout.to(current, base=service.image, pointed=current)
+
+
+def start(stack: Stack, terminal: Terminal) -> None:
     """Start what does not run yet.
 
     Raises:
@@ -54,7 +91,9 @@ def start(stack: Stack) -> None:
     """
     before = {one.service for one in running(stack.containers())}
     try:
-        compose("up", "--detach", "--wait", f"--wait-timeout={_WAIT_SECONDS}")
+        compose(
+            *("up", "--detach", "--wait", f"--wait-timeout={_WAIT_SECONDS}"), given_up_by=terminal
+        )
     except Refusal as refusal:
         containers = stack.containers()
         failed = [one for one in containers if one.state is State.STOPPED and one.exit_code]
@@ -78,7 +117,7 @@ def reason(containers: list[Container]) -> str:
     return ""
 
 
-def await_answer(endpoint: Endpoint) -> None:
+def await_answer(endpoint: Endpoint, terminal: Terminal) -> None:
     """Return once a replica answers through Traefik.
 
     Raises:
@@ -89,6 +128,7 @@ def await_answer(endpoint: Endpoint) -> None:
         if time.monotonic() > deadline:
             answer = f"answers {status}" if status else "does not answer"
             raise Refusal(f"everything runs, but {endpoint.url}/readyz {answer}: see `make doctor`")
+        terminal.checkpoint()
         time.sleep(0.1)
 
 
@@ -98,16 +138,7 @@ def main() -> int:
     Returns:
         The exit code.
     """
-    terminal = Terminal()
-    try:
-        up(terminal)
-    except Refusal as refusal:
-        terminal.complain(str(refusal))
-        return 1
-    except KeyboardInterrupt:
-        terminal.complain("stopped; `make up` goes on from here, `make down` takes it back")
-        return 130
-    return 0
+    return program.run(up, "`make up` goes on from here")
 
 
 if __name__ == "__main__":
