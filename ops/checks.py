@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from host.commands import Refusal
+from host.commands import Refusal, output
 from ops import https, lock
-from ops.docker import docker_log, last_lines
+from ops.docker import docker, docker_log, last_lines
 from ops.images import Images
 from ops.rollout import running
 from ops.stack import SERVICE, Container, Stack, State
@@ -20,8 +20,6 @@ CRASHES = 3
 RENEWED_DAYS = 21
 # A private CA may sign for less than that; then only the very end counts.
 LAST_DAY = 1
-
-ONE_SHOTS = ("secrets", "migrate")
 
 
 class Level(StrEnum):
@@ -49,12 +47,21 @@ class Facts:
     stack: Stack
     containers: list[Container]
     now: datetime
+    # Names each container that has run out of memory: Docker's own note of it ends with a restart.
+    out_of_memory: str
 
     @classmethod
     def read(cls) -> "Facts":
         """Ask Docker."""
         stack = Stack.read()
-        return cls(stack, stack.containers(), datetime.now(UTC))
+        events = docker(
+            *("events", f"--since={RECENT.seconds}s", "--until=0s", "--filter=event=oom"),
+            "--format={{.Actor.ID}}",
+        )
+        # The kernel remembers longer, but tells root alone.
+        kernel = output("dmesg") or ""
+        killed = "\n".join(line for line in kernel.splitlines() if "oom-kill:" in line)
+        return cls(stack, stack.containers(), datetime.now(UTC), f"{events}\n{killed}")
 
     def of(self, service: str) -> list[Container]:
         """Return the containers of a service."""
@@ -84,13 +91,14 @@ def restarts(facts: Facts) -> Finding:
     looping = [one for one in facts.containers if crashes_in_a_loop(one, facts.now)]
     if looping:
         worst = max(looping, key=lambda one: one.restarts)
-        says = f"{worst.name} crashes again and again ({worst.restarts} times), {_last_end(worst)}"
+        end = _last_end(worst, facts)
+        says = f"{worst.name} crashes again and again ({worst.restarts} times), {end}"
         return Finding(
             Level.BAD, "restarts", says, "`make rollback` if a deploy began it, or repair the app"
         )
     lately = [one for one in facts.containers if one.restarts and is_recent(one, facts.now)]
     if lately:
-        says = ", ".join(f"{one.name} {_last_end(one)}" for one in lately)
+        says = ", ".join(f"{one.name} {_last_end(one, facts)}" for one in lately)
         way_out = f"`docker compose logs {lately[0].service}` before that moment"
         return Finding(Level.WARNING, "restarts", f"in the last 10 minutes: {says}", way_out)
     count = sum(one.restarts for one in facts.containers)
@@ -107,21 +115,20 @@ def is_recent(one: Container, now: datetime) -> bool:
     return now - datetime.fromisoformat(one.started[:19] + "+00:00") < RECENT
 
 
-def _last_end(one: Container) -> str:
-    if one.out_of_memory:
+def _last_end(one: Container, facts: Facts) -> str:
+    if one.out_of_memory or one.id in facts.out_of_memory:
         return f"out of memory ({one.service.upper()}_MEMORY)"
     if one.state is State.CRASHING:
         said = last_lines(one.id, 1)
         return f"exit code {one.exit_code}" + (f": {said}" if said else "")
-    return f"restarted {one.restarts} times"
+    return "restarted once" if one.restarts == 1 else f"restarted {one.restarts} times"
 
 
 def services(facts: Facts) -> Finding:
     """What stands around the replicas runs and is healthy."""
     ill = []
-    names = [
-        name for name in facts.stack.configuration["services"] if name not in (SERVICE, *ONE_SHOTS)
-    ]
+    others = {SERVICE, *facts.stack.one_shots}
+    names = [name for name in facts.stack.configuration["services"] if name not in others]
     for name in names:
         found = facts.of(name)
         if not found:
@@ -135,7 +142,7 @@ def services(facts: Facts) -> Finding:
 
 def one_shots(facts: Facts) -> Finding:
     """What must have ended well before the rest started has done so."""
-    for name in ONE_SHOTS:
+    for name in facts.stack.one_shots:
         found = facts.of(name)
         if not found:
             return Finding(Level.WARNING, "start", f"{name} has never run", "`make up`")
@@ -144,7 +151,7 @@ def one_shots(facts: Facts) -> Finding:
         if found[0].exit_code:
             says = f"{name} failed ({found[0].exit_code}): {last_lines(found[0].id, 1)}"
             return Finding(Level.BAD, "start", says, f"`docker compose logs {name}`")
-    return Finding(Level.GOOD, "start", f"{' and '.join(ONE_SHOTS)} ended well")
+    return Finding(Level.GOOD, "start", f"{' and '.join(facts.stack.one_shots)} ended well")
 
 
 def certificate(facts: Facts) -> Finding:
@@ -178,7 +185,7 @@ def acme_error(facts: Facts) -> str:
     for one in facts.of("traefik"):
         for line in reversed(docker_log(one.id, 2000).splitlines()):
             if "acme" in line.lower() and (" ERR " in line or '"level":"error"' in line):
-                return f"Traefik says: {line.strip()}"
+                return f"Traefik says: {' '.join(line.split())[:400]}"
     return "`docker compose logs traefik` (DOMAIN must lead here, and port 80 be open to the world)"
 
 

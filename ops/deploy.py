@@ -13,7 +13,7 @@ from ops.rollout import Rollout
 from ops.stack import Stack
 from ops.terminal import Terminal
 
-_MIGRATED = re.compile(r"Running upgrade (?:\S+)? ?-> ([^\s,]+)")
+_MIGRATED = re.compile(r"Running upgrade \S* ?-> ([^\s,]+)")
 
 
 def deploy(terminal: Terminal) -> None:
@@ -74,9 +74,15 @@ def migrate(images: Images, image: Image, terminal: Terminal) -> list[str]:
             raise Refusal(
                 f"the migration failed, so nothing else has changed; its last words:\n  {error}"
             ) from None
-        migrated = _MIGRATED.findall(said)
+        migrated = migrations_in(said)
         step.found = program.listed("migration", migrated)
     return migrated
+
+
+def migrations_in(said: str) -> list[str]:
+    """Return the revisions that alembic says it has upgraded to."""
+    found: list[str] = _MIGRATED.findall(said)
+    return found
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from ops.terminal import StopRequested, Terminal
 
 ROOT = Path(__file__).parent.parent
 _TAIL = 15
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
 class DockerError(Refusal):
@@ -108,7 +110,7 @@ def inspect(kind: str, *names: str) -> list[dict[str, Any]]:
 def docker_log(container: str, lines: int) -> str:
     """Return the end of a container's log, both its streams."""
     try:
-        return docker("logs", f"--tail={lines}", container, merged=True)
+        return _COLOUR.sub("", docker("logs", f"--tail={lines}", container, merged=True))
     except DockerError:
         return ""
 

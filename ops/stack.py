@@ -113,6 +113,12 @@ class Stack:
         return int(self.service(SERVICE).get("deploy", {}).get("replicas", 1))
 
     @property
+    def one_shots(self) -> list[str]:
+        """The services that end by themselves, as their lack of a restart policy tells."""
+        services = self.configuration["services"]
+        return sorted(name for name, one in services.items() if "restart" not in one)
+
+    @property
     def domain(self) -> str:
         """The host name that users type."""
         return str(self.service("traefik")["environment"]["DOMAIN"])

@@ -96,20 +96,27 @@ def start(stack: Stack, terminal: Terminal) -> None:
         )
     except Refusal as refusal:
         containers = stack.containers()
-        failed = [one for one in containers if one.state is State.STOPPED and one.exit_code]
+        failed = failed_one_shots(stack, containers)
         if failed:
             # Nothing half-started: what this start began has nobody to serve.
             begun = {one.service for one in running(containers)} - before
             if begun:
                 compose("stop", *sorted(begun))
-        raise Refusal(reason(containers) or f"the stack does not start: {refusal}") from None
+        said = "\n".join(failed) or unwell(containers) or f"the stack does not start: {refusal}"
+        raise Refusal(said) from None
 
 
-def reason(containers: list[Container]) -> str:
-    """Say why a start failed: whoever ended badly, else whoever does not get well."""
-    for one in containers:
-        if one.state is State.STOPPED and one.exit_code:
-            return f"{one.service} failed with exit code {one.exit_code}:\n  {last_lines(one.id)}"
+def failed_one_shots(stack: Stack, containers: list[Container]) -> list[str]:
+    """Say which of the services that have to end well did not."""
+    return [
+        f"{one.service} failed with exit code {one.exit_code}:\n  {last_lines(one.id)}"
+        for one in containers
+        if one.service in stack.one_shots and one.state is State.STOPPED and one.exit_code
+    ]
+
+
+def unwell(containers: list[Container]) -> str:
+    """Say what does not stay up."""
     for one in containers:
         if one.state in {State.CRASHING, State.UNHEALTHY} or one.restarts:
             what = f"crashed {one.restarts} times" if one.restarts else f"is {one.state}"
