@@ -55,8 +55,9 @@ def copy_of_repository(to: Path) -> Path:
 
 
 def docker(*arguments: str) -> str:
-    """Return what a `docker` command prints; its failure is the test's."""
-    return _run(["docker", *arguments], {}, REPOSITORY).stdout.strip()
+    """Return what a `docker` command prints on both outputs; its failure is the test's."""
+    done = _run(["docker", *arguments], {}, REPOSITORY)
+    return (done.stdout + done.stderr).strip()
 
 
 def _run(
