@@ -1,6 +1,6 @@
 # Thin: the work is in compose.yaml, and in the programs of host/ and ops/.
 .DEFAULT_GOAL := help
-.PHONY: help up down dev deploy rollback doctor test check
+.PHONY: help up down dev revision deploy rollback doctor test check
 
 dev_files := --file compose.yaml --file compose.dev.yaml
 
@@ -17,6 +17,10 @@ down: ## Stop everything; data and certificates stay
 dev: ## Start for development: reload on save, a database port, debug logs
 	@python3 -m host
 	docker compose $(dev_files) up --build --watch
+
+revision: ## Write the next migration from the models: make revision MESSAGE="add prices"
+	docker compose $(dev_files) run --rm --user "$$(id -u):$$(id -g)" migrate \
+		alembic revision --autogenerate --message "$(MESSAGE)"
 
 deploy: ## Build this tree and roll it out without losing a request
 	@python3 -m host

@@ -83,3 +83,15 @@ def test_database_has_a_port_on_loopback(dev: Stack) -> None:
 def test_debug_messages_are_shown(dev: Stack) -> None:
     """Without having set LOG_LEVEL."""
     assert "DBG" in dev.logs("traefik")
+
+
+def test_next_migration_is_written_from_the_models(dev: Stack) -> None:
+    """`make revision` numbers it and puts it beside the others, as the user's own file."""
+    models = dev.folder / "app/items/models.py"
+    models.write_text(
+        models.read_text() + "\nprices = Table('prices', metadata, Column('amount', Integer))\n"
+    )
+    dev.run("make", "revision", "MESSAGE=add prices")
+    written = dev.folder / "migrations/versions/0002_add_prices.py"
+    assert "create_table('prices'" in written.read_text()
+    assert written.stat().st_uid == os.geteuid()
