@@ -1,6 +1,6 @@
 # Thin: the work is in compose.yaml, and in the programs of host/ and ops/.
 .DEFAULT_GOAL := help
-.PHONY: help up down dev revision deploy rollback doctor test check
+.PHONY: help up down dev revision deploy rollback doctor test chaos check
 
 dev_files := --file compose.yaml --file compose.dev.yaml
 
@@ -36,6 +36,11 @@ test: ## Run the tests, on a real stack with real certificates
 	@python3 -m host
 	@python3 -m host.venv
 	.venv/bin/pytest $(TESTS)
+
+chaos: ## Measure what events under load cost, beside plain Compose
+	@python3 -m host
+	@python3 -m host.venv
+	PLAIN=1 .venv/bin/pytest tests/stack/test_no_request_lost.py
 
 check: ## Run the checks that a commit and CI run
 	@python3 -m host

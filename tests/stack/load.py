@@ -51,6 +51,7 @@ class Load:
     sent: set[str] = field(default_factory=set)
     acknowledged: dict[str, str] = field(default_factory=dict)
     marks: list[float] = field(default_factory=list)
+    prefix: str = field(default_factory=lambda: f"load-{time.time_ns()}-")
 
     def mark(self) -> None:
         """Note that the event begins now."""
@@ -157,7 +158,6 @@ class _Sender:
         self._load = load
         self._ids: list[str] = []
         self._names = itertools.count()
-        self._prefix = f"load-{time.time_ns()}"
 
     def some_id(self, chance: random.Random) -> str:
         return chance.choice(self._ids[-1000:])
@@ -166,7 +166,7 @@ class _Sender:
         await self._request(session, due, "GET", path)
 
     async def post(self, session: aiohttp.ClientSession, due: float) -> None:
-        name = f"{self._prefix}-{next(self._names)}"
+        name = f"{self._load.prefix}{next(self._names)}"
         self._load.sent.add(name)
         answer = await self._request(session, due, "POST", "/items", {"name": name})
         if answer:
@@ -199,7 +199,5 @@ class _Sender:
                     answer = await response.json()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             result = type(error).__name__
-        self._load.outcomes.append(
-            Outcome(method, due, time.monotonic() - due, result, refused)
-        )
+        self._load.outcomes.append(Outcome(method, due, time.monotonic() - due, result, refused))
         return answer

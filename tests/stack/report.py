@@ -1,5 +1,6 @@
 """What the events under load cost, kept for the table at the end of the run."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tests.stack.load import Load
@@ -7,9 +8,10 @@ from tests.stack.load import Load
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One event, on one design."""
 
     event: str
+    design: str
     requests: int
     rate: float
     lost_gets: int
@@ -22,32 +24,35 @@ class Row:
 rows: list[Row] = []
 
 
-def record(event: str, load: Load) -> None:
+def record(event: str, design: str, load: Load) -> None:
     """Keep what an event cost."""
-    lost = {method: [o for o in load.lost(method) if not o.refused] for method in ("GET", "POST")}
+    failed = [outcome for outcome in load.outcomes if outcome.lost and not outcome.refused]
     rows.append(
         Row(
             event=event,
+            design=design,
             requests=len(load.outcomes),
             rate=load.rate,
-            lost_gets=len(lost["GET"]),
-            lost_posts=len(lost["POST"]),
-            refused=sum(o.refused for o in load.outcomes),
+            lost_gets=sum(outcome.method == "GET" for outcome in failed),
+            lost_posts=sum(outcome.method == "POST" for outcome in failed),
+            refused=sum(outcome.refused for outcome in load.outcomes),
             slowest=load.slowest,
             recovery=load.recovery,
         )
     )
 
 
-def table() -> list[str]:
-    """Return the table in Markdown."""
-    lines = [
-        "| event | requests | per second | failed GET | failed POST | refused (503) | slowest | over |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row.event} | {row.requests} | {row.rate:.0f} | {row.lost_gets} | {row.lost_posts} "
-        f"| {row.refused} | {row.slowest:.2f} s | {row.recovery:.1f} s |"
-        for row in rows
-    ]
-    return lines
+def table() -> Iterable[str]:
+    """Yield the table in Markdown, a line for each event on each design."""
+    yield (
+        "| event | design | requests | failed GET | failed POST "
+        "| 503 with Retry-After | slowest | over after |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    order = list(dict.fromkeys(row.event for row in rows))
+    for row in sorted(rows, key=lambda row: order.index(row.event)):
+        yield (
+            f"| {row.event} | {row.design} | {row.requests} at {row.rate:.0f}/s "
+            f"| {row.lost_gets} | {row.lost_posts} | {row.refused} "
+            f"| {row.slowest:.2f} s | {row.recovery:.1f} s |"
+        )

@@ -251,7 +251,10 @@ def running_with_ca(
     authority = pebble.prepare(scratch / "pebble", certificate_seconds=certificate_seconds)
     settings = {
         "COMPOSE_FILE": ":".join(
-            ["compose.yaml", *(f"{HERE}/compose.{overlay}.yaml" for overlay in ["pebble", *overlays])]
+            [
+                "compose.yaml",
+                *(f"{HERE}/compose.{overlay}.yaml" for overlay in ["pebble", *overlays]),
+            ]
         ),
         "FAULTS_FILE": f"{HERE}/faults.py",
         "DOMAIN": DOMAIN,

@@ -1,0 +1,108 @@
+"""What may happen to a stack. Each returns when it is over, or when it has had long enough."""
+
+import time
+from collections.abc import Callable
+
+from tests.stack.stack import Stack, docker, poll
+
+# From the moment that a replica is harmed: seconds within which it must be whole again.
+HEALED_SECONDS = 30
+RESPONSE_SECONDS = 10
+
+Event = Callable[[Stack], None]
+
+
+def settle(seconds: float = 2) -> None:
+    """Let the load go on: what an event costs may come late."""
+    time.sleep(seconds)
+
+
+def all_answer(stack: Stack, count: int) -> None:
+    """Wait until exactly so many replicas answer through the proxy."""
+
+    def counted() -> bool:
+        with stack.session() as session:
+            answers = [session.get(stack.url("/version"), timeout=10) for _ in range(count * 3)]
+        return len({a.json()["replica"] for a in answers if a.ok}) == count
+
+    poll(f"{count} replicas answering", counted, seconds=60)
+
+
+def scaling(stack: Stack) -> None:
+    """From as many as there are to six, and down to two."""
+    stack.up(scale=6)
+    settle()
+    stack.up(scale=2)
+
+
+def harm(how: str) -> Event:
+    """Have one replica harmed: by a line of bash in it, or by one of its own faults."""
+    script = how
+    if how.startswith("/"):
+        script = f"exec 3<>/dev/tcp/127.0.0.1/8000; printf 'GET {how} HTTP/1.0\\r\\n\\r\\n' >&3"
+
+    def event(stack: Stack) -> None:
+        victim = stack.healthy()[0]
+        before = _restarts(victim)
+        stack.inside(victim, script)
+        poll(
+            "the harmed replica",
+            lambda: _restarts(victim) > before and victim in stack.healthy(),
+            seconds=HEALED_SECONDS,
+        )
+
+    return event
+
+
+def _restarts(container: str) -> int:
+    return int(docker("inspect", "--format={{.RestartCount}}", container))
+
+
+def cut_off(stack: Stack) -> None:
+    """A replica's packets go nowhere: not even a refusal comes back."""
+    victim = stack.healthy()[0]
+    docker("network", "disconnect", f"{stack.project}_edge", victim)
+    settle(RESPONSE_SECONDS + 2)
+    docker("network", "connect", f"{stack.project}_edge", victim)
+    all_answer(stack, 4)
+
+
+def restart_database(signal: str) -> Event:
+    """End PostgreSQL by a signal to its first process; the restart policy brings it back."""
+
+    def event(stack: Stack) -> None:
+        (db,) = stack.healthy("db")
+        before = _restarts(db)
+        if signal == "KILL":
+            # Not even root may kill a container's first process from within.
+            process = docker("inspect", "--format={{.State.Pid}}", db)
+            docker(
+                "run",
+                "--rm",
+                "--pid=host",
+                "--privileged",
+                "--entrypoint=bash",
+                "postgres:18.6",
+                "-c",
+                f"kill -KILL {process}",
+            )
+        else:
+            stack.inside(db, f"kill -{signal} 1")
+        if signal == "TERM":
+            # A smart stop waits for clients to leave, who do not; one that waited is then fast.
+            settle(1)
+            stack.inside(db, "kill -INT 1")
+        poll("the database", lambda: _restarts(db) > before and stack.healthy("db"), seconds=60)
+        settle(3)
+
+    return event
+
+
+def replace_traefik(stack: Stack) -> None:
+    """As after a new version or setting of it."""
+    stack.compose("up", "--detach", "--wait", "--force-recreate", "--no-deps", "traefik")
+
+
+def replace_all(stack: Stack) -> None:
+    """What Compose does after a build: all old ones stop before a new one starts."""
+    stack.compose("up", "--detach", "--wait", "--force-recreate", "--no-deps", "api")
