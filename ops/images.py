@@ -6,12 +6,13 @@ at, and deploying moves it. Each image knows by a label which one it was built t
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from host.commands import Refusal, output
-from ops.docker import ROOT, compose, docker, inspect
+from ops.docker import ROOT, DockerError, compose, docker, inspect
 from ops.stack import SERVICE, Stack
 from ops.terminal import Terminal
 
@@ -157,12 +158,16 @@ class Images:
 
     def point_at_nothing(self) -> None:
         """Make the next start build an image of its own."""
-        output("docker", "image", "rm", self.pointer)
+        self._untag(self.pointer)
 
     def forget(self, tag: str) -> None:
         """Remove a tag, and its image where nothing else needs it."""
-        # Fails for what a container still uses, which is as well.
-        output("docker", "image", "rm", self.reference(tag))
+        self._untag(self.reference(tag))
+
+    def _untag(self, reference: str) -> None:
+        # Fails for the last name of what a container still uses, which is as well.
+        with suppress(DockerError):
+            docker("image", "rm", reference)
 
     def prune(self) -> list[str]:
         """Forget all but the newest tags, and never one that is in use; return what is gone."""

@@ -3,10 +3,11 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from host.commands import Refusal, output
-from ops.docker import compose, inspect, last_lines
+from host.commands import Refusal
+from ops.docker import DockerError, compose, docker, inspect, last_lines
 from ops.images import Image, Images
 from ops.stack import SERVICE, Container, Stack, State
 from ops.terminal import StopRequested, Terminal
@@ -193,8 +194,10 @@ class Rollout:
         if not containers:
             return
         # All at once; each one serves until it has drained. One that is gone already is as well.
-        output("docker", "container", "stop", *ids(containers))
-        output("docker", "container", "rm", "--force", "--volumes", *ids(containers))
+        with suppress(DockerError):
+            docker("container", "stop", *ids(containers))
+        with suppress(DockerError):
+            docker("container", "rm", "--force", "--volumes", *ids(containers))
         left = {one.id for one in self._stack.replicas()}
         for one in containers:
             if one.id in left:
