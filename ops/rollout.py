@@ -109,6 +109,7 @@ class Rollout:
         self._images.point_at(base)
         if not self._runs(image):
             return
+        self._started.clear()
         self._terminal.say(f"{error.what}: going back to {base.name}")
         try:
             self._replace(lambda one: one.image == image.id, watch=False)
@@ -150,7 +151,8 @@ class Rollout:
                     *(f"--scale={SERVICE}={len(beside) + count}", SERVICE),
                 )
                 fresh = self._new_beside(known)
-                self._await_health(fresh, watch=watch)
+                # Those of earlier batches too: a version may well crash after its first minute.
+                self._await_health({*ids(fresh), *self._started}, watch=watch)
             except (UnhealthyError, StopRequested):
                 self._remove(self._new_beside(known))
                 raise
@@ -163,10 +165,10 @@ class Rollout:
     def _new_beside(self, known: set[str]) -> list[Container]:
         return [one for one in self._stack.replicas() if one.id not in known]
 
-    def _await_health(self, fresh: list[Container], *, watch: bool) -> None:
+    def _await_health(self, fresh: set[str], *, watch: bool) -> None:
         deadline = time.monotonic() + self._pace.seconds
         while True:
-            found = [Container.from_inspect(one) for one in inspect("container", *ids(fresh))]
+            found = [Container.from_inspect(one) for one in inspect("container", *fresh)]
             if len(found) < len(fresh):
                 raise UnhealthyError("a new replica was removed by somebody else")
             for one in found:
