@@ -37,14 +37,15 @@ def named_by_compose() -> list[str]:
 def references(configuration: dict[str, dict[str, dict[str, object]]]) -> list[str]:
     """Return what a Compose configuration pulls: images, and build arguments named `*_IMAGE`."""
     found: set[str] = set()
+    built: set[str] = set()
     for service in configuration["services"].values():
+        found.add(str(service["image"]))
         build = service.get("build")
-        if not isinstance(build, dict):
-            found.add(str(service["image"]))
-            continue
-        arguments = build.get("args", {})
-        found.update(str(value) for name, value in arguments.items() if name.endswith("_IMAGE"))
-    return sorted(found)
+        if isinstance(build, dict):
+            built.add(str(service["image"]))
+            arguments = build.get("args", {})
+            found.update(str(value) for name, value in arguments.items() if name.endswith("_IMAGE"))
+    return sorted(found - built)
 
 
 def ensure(wanted: Iterable[str]) -> None:
