@@ -83,12 +83,12 @@ def start() -> None:
     else:
         # No service manager: the engine gets a session of its own and outlives this command.
         with _LOG.open("ab") as log:
-            subprocess.Popen(
-                ["dockerd"],
+            subprocess.run(
+                ["setsid", "--fork", "dockerd"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
+                check=True,
             )
     deadline = time.monotonic() + _START_SECONDS
     while not answers():

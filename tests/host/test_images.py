@@ -1,0 +1,96 @@
+"""The images behave as the official ones document it, whether pulled or built here."""
+
+import gzip
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from host import images
+from tests.stack.stack import docker, poll
+
+
+@pytest.fixture(scope="module")
+def named() -> dict[str, str]:
+    """What compose.yaml names, by the last part of the name."""
+    return {images.split(reference)[0]: reference for reference in images.named_by_compose()}
+
+
+@contextmanager
+def container(*arguments: str) -> Iterator[str]:
+    """Run a container in the background, and remove it and its volumes."""
+    name = f"berth-test-{uuid.uuid4().hex[:8]}"
+    docker("run", "--detach", f"--name={name}", *arguments)
+    try:
+        yield name
+    finally:
+        docker("rm", "--force", "--volumes", name)
+
+
+def test_postgres_takes_its_variables_and_init_scripts(
+    named: dict[str, str], tmp_path: Path
+) -> None:
+    """User, database, password from a file, initdb's arguments; .sql, .sql.gz and .sh."""
+    scripts = tmp_path / "init"
+    scripts.mkdir()
+    (scripts / "1.sql").write_text("CREATE TABLE t (x text);")
+    (scripts / "2.sql.gz").write_bytes(gzip.compress(b"INSERT INTO t VALUES ('gz');"))
+    shell = scripts / "3.sh"
+    shell.write_text(
+        "#!/bin/bash\npsql -U $POSTGRES_USER -d $POSTGRES_DB -c \"INSERT INTO t VALUES ('sh')\"\n"
+    )
+    shell.chmod(0o755)
+    password = tmp_path / "password"
+    password.write_text("s'ecret\n")
+    with container(
+        "--env=POSTGRES_USER=owner",
+        "--env=POSTGRES_DB=shop",
+        "--env=POSTGRES_PASSWORD_FILE=/password",
+        "--env=POSTGRES_INITDB_ARGS=--encoding=LATIN1 --locale=C",
+        f"--volume={password}:/password:ro",
+        f"--volume={scripts}:/docker-entrypoint-initdb.d:ro",
+        named["postgres"],
+    ) as name:
+        psql = "psql --host=127.0.0.1 --username=owner --dbname=shop --tuples-only --no-align"
+        ask = "SHOW server_encoding; SELECT x FROM t ORDER BY x"
+        script = f'PGPASSWORD="s\'ecret" {psql} -c "{ask}" || true'
+        poll("the rows", lambda: docker("exec", name, "bash", "-c", script) == "LATIN1\ngz\nsh")
+        wrong = f"PGPASSWORD=wrong {psql} -c 'SELECT 1' || true"
+        assert "password authentication failed" in docker("exec", name, "bash", "-c", wrong)
+
+
+def test_postgres_refuses_to_start_without_a_password(named: dict[str, str]) -> None:
+    """There is no default one."""
+    with container(named["postgres"]) as name:
+        assert docker("wait", name) == "1"
+        assert "POSTGRES_PASSWORD" in docker("logs", name)
+
+
+def test_postgres_keeps_its_data_where_the_version_says(named: dict[str, str]) -> None:
+    """A volume at /var/lib/postgresql, a cluster in a folder for the major version."""
+    with container("--env=POSTGRES_PASSWORD=x", named["postgres"]) as name:
+        mounts = json.loads(docker("inspect", "--format={{json .Mounts}}", name))
+        assert [mount["Destination"] for mount in mounts] == ["/var/lib/postgresql"]
+        major = images.split(named["postgres"])[1].partition(".")[0]
+        version = f"/var/lib/postgresql/{major}/docker/PG_VERSION"
+        poll(
+            "the cluster",
+            lambda: major in docker("exec", name, "bash", "-c", f"cat {version} || true"),
+        )
+
+
+def test_python_has_python_and_pip(named: dict[str, str]) -> None:
+    """In the version that its tag says."""
+    version = images.split(named["python"])[1]
+    run = ("run", "--rm", named["python"])
+    assert docker(*run, "python", "--version") == f"Python {version}"
+    assert "python 3.14" in docker(*run, "pip", "--version")
+
+
+def test_traefik_takes_flags(named: dict[str, str]) -> None:
+    """Its version is the one that the tag says."""
+    said = docker("run", "--rm", named["traefik"], "version")
+    assert images.split(named["traefik"])[1] in said
