@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 
 import pytest
+from cryptography import x509
 
 from tests.stack import report
 from tests.stack.stack import Stack, running_with_ca
@@ -12,6 +13,34 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     scratch = tmp_path_factory.mktemp("stack")
     with running_with_ca("berth-test", scratch, scale=4) as stack:
         yield stack
+
+
+@pytest.fixture(scope="session")
+def renewing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A domain whose certificates are valid for 21 minutes: Traefik renews them in two."""
+    scratch = tmp_path_factory.mktemp("renewing")
+    with running_with_ca(
+        "berth-test-renewal", scratch, scale=1, certificate_seconds=21 * 60
+    ) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def first_certificate(renewing: Stack) -> x509.Certificate:
+    """What the renewing stack had at first."""
+    return renewing.certificate()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _begin_to_renew(request: pytest.FixtureRequest) -> None:
+    """Start what takes minutes now, if the test that waits for it is among those to run."""
+    if any(item.get_closest_marker("last") for item in request.session.items):
+        request.getfixturevalue("first_certificate")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests that wait for what began with the session at its end."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,8 +1,13 @@
 """What may happen to a stack. Each returns when it is over, or when it has had long enough."""
 
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+from host import engine
 from tests.stack.stack import Stack, docker, poll
 
 # From the moment that a replica is harmed: seconds within which it must be whole again.
@@ -67,13 +72,13 @@ def cut_off(stack: Stack) -> None:
     all_answer(stack, 4)
 
 
-def restart_database(signal: str) -> Event:
+def restart_database(by: str) -> Event:
     """End PostgreSQL by a signal to its first process; the restart policy brings it back."""
 
     def event(stack: Stack) -> None:
         (db,) = stack.healthy("db")
         before = _restarts(db)
-        if signal == "KILL":
+        if by == "KILL":
             # Not even root may kill a container's first process from within.
             process = docker("inspect", "--format={{.State.Pid}}", db)
             docker(
@@ -87,8 +92,8 @@ def restart_database(signal: str) -> Event:
                 f"kill -KILL {process}",
             )
         else:
-            stack.inside(db, f"kill -{signal} 1")
-        if signal == "TERM":
+            stack.inside(db, f"kill -{by} 1")
+        if by == "TERM":
             # A smart stop waits for clients to leave, who do not; one that waited is then fast.
             settle(1)
             stack.inside(db, "kill -INT 1")
@@ -106,3 +111,23 @@ def replace_traefik(stack: Stack) -> None:
 def replace_all(stack: Stack) -> None:
     """What Compose does after a build: all old ones stop before a new one starts."""
     stack.compose("up", "--detach", "--wait", "--force-recreate", "--no-deps", "api")
+
+
+def engine_is_ours() -> bool:
+    """Whether the engine may be restarted: by root, with no project on it but the tests'."""
+    if os.geteuid() != 0:
+        return False
+    projects = docker("ps", '--format={{.Label "com.docker.compose.project"}}').split()
+    return all(project.startswith("berth-test") for project in projects)
+
+
+def restart_engine(stack: Stack) -> None:
+    """Restart the engine as its service manager would, or as host/ started it."""
+    if Path("/run/systemd/system").is_dir():
+        subprocess.run(["systemctl", "restart", "docker"], check=True)
+    else:
+        process = int(Path("/run/docker.pid").read_text())
+        os.kill(process, signal.SIGTERM)
+        poll("the engine's end", lambda: not Path(f"/proc/{process}").exists(), seconds=60)
+        engine.start()
+    poll("HTTPS after the restart", stack.answers, seconds=60)

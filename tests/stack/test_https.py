@@ -2,13 +2,12 @@
 
 import datetime
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import requests
 from cryptography import x509
 
-from tests.stack.stack import DOMAIN, Stack, poll, running, running_with_ca
+from tests.stack.stack import DOMAIN, Stack, poll, running
 
 
 @pytest.fixture(scope="module")
@@ -52,19 +51,17 @@ def test_browsers_are_told_to_stay_on_https(stack: Stack) -> None:
     assert stack.get("/items").headers["Strict-Transport-Security"] == "max-age=31536000"
 
 
-def test_certificate_renews_by_itself(tmp_path: Path) -> None:
+@pytest.mark.last
+def test_certificate_renews_by_itself(renewing: Stack, first_certificate: x509.Certificate) -> None:
     """An authority that signs for 21 minutes sees Traefik again before it is down to 20."""
-    with running_with_ca(
-        "berth-test-renewal", tmp_path, scale=1, certificate_seconds=21 * 60
-    ) as stack:
-        first = stack.certificate()
-        assert first.not_valid_after_utc - first.not_valid_before_utc < datetime.timedelta(hours=1)
-        poll(
-            "a renewed certificate",
-            lambda: stack.certificate().serial_number != first.serial_number,
-            seconds=240,
-        )
-        assert stack.answers()
+    valid = first_certificate.not_valid_after_utc - first_certificate.not_valid_before_utc
+    assert valid < datetime.timedelta(hours=1)
+    poll(
+        "a renewed certificate",
+        lambda: renewing.certificate().serial_number != first_certificate.serial_number,
+        seconds=240,
+    )
+    assert renewing.answers()
 
 
 def test_unreachable_authority_leaves_the_stack_serving() -> None:

@@ -127,6 +127,13 @@ def test_replaced_traefik_is_soon_back(stack: Stack) -> None:
     assert load.recovery < 10
 
 
+@pytest.mark.skipif(not events.engine_is_ours(), reason="the engine runs what is not the tests'")
+def test_restarted_engine_is_soon_back(stack: Stack) -> None:
+    """Every container stops and starts with it; nothing that was acknowledged is lost."""
+    load = under_load(stack, "restart of the engine", events.restart_engine)
+    assert load.recovery < 60
+
+
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The same as most Compose files have it."""

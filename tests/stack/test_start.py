@@ -1,8 +1,5 @@
 """One command starts everything in order, and what runs comes back by itself."""
 
-import os
-import signal
-import subprocess
 import time
 from collections import Counter
 from datetime import datetime
@@ -11,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from host import engine
+from tests.stack.events import engine_is_ours, restart_engine
 from tests.stack.stack import Stack, copy_of_repository, docker, poll, running
 
 QUICK_SECONDS = 10
@@ -92,30 +89,16 @@ def test_killed_server_comes_back(stack: Stack) -> None:
     )
 
 
+@pytest.mark.skipif(not engine_is_ours(), reason="the engine runs what is not the tests'")
 def test_everything_comes_back_after_the_engine_restarts() -> None:
     """With no command given; what was written is there."""
-    others = docker("ps", "--quiet", "--filter=label=com.docker.compose.project")
-    mine = docker("ps", "--quiet", "--filter=name=^berth-test")
-    if os.geteuid() != 0 or set(others.split()) - set(mine.split()):
-        pytest.skip("restarting the engine would stop containers that are not the tests'")
     with running("berth-test-engine", scale=2) as stack:
         poll("the first answer", stack.answers)
         with stack.session() as session:
             created = session.post(stack.url("/items"), json={"name": "kept"}, timeout=10)
         assert created.status_code == requests.codes.created
         before = {c["Id"] for c in stack.containers("api")}
-        restart_engine()
+        restart_engine(stack)
         poll("HTTPS after the restart", stack.answers, seconds=60)
         assert {c["Id"] for c in stack.containers("api")} == before
         assert stack.get(f"/items/{created.json()['id']}").json() == created.json()
-
-
-def restart_engine() -> None:
-    """Restart the engine as its service manager would, or as host/ started it."""
-    if Path("/run/systemd/system").is_dir():
-        subprocess.run(["systemctl", "restart", "docker"], check=True)
-    else:
-        process = int(Path("/run/docker.pid").read_text())
-        os.kill(process, signal.SIGTERM)
-        poll("the engine's end", lambda: not Path(f"/proc/{process}").exists(), seconds=60)
-        engine.start()
