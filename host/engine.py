@@ -20,6 +20,10 @@ _PACKAGES = (
 )
 _LOG = Path("/var/log/dockerd.log")
 
+FORBIDDEN = (
+    "Docker runs, but you may not use it: `sudo usermod -aG docker $USER`, then log in again"
+)
+
 
 def answers() -> bool:
     """Whether an engine answers to the `docker` command."""
@@ -34,12 +38,8 @@ def ensure() -> None:
     """
     if answers():
         return
-    complaint = _complaint()
-    if "permission denied" in complaint:
-        raise Refusal(
-            "Docker runs, but you may not use it: "
-            "`sudo usermod -aG docker $USER`, then log in again"
-        )
+    if is_forbidden(_complaint()):
+        raise Refusal(FORBIDDEN)
     if os.environ.get("DOCKER_HOST"):
         raise Refusal(f"no engine answers at DOCKER_HOST={os.environ['DOCKER_HOST']}: unset it")
     if not allowed("HOST_INSTALL"):
@@ -95,6 +95,11 @@ def start() -> None:
         if time.monotonic() > deadline:
             raise Refusal(f"the Docker Engine did not start within a minute: {_complaint()}")
         time.sleep(0.2)
+
+
+def is_forbidden(complaint: str) -> bool:
+    """Whether `docker` complains that the engine's socket is not for this user."""
+    return "permission denied while trying to connect" in complaint
 
 
 def _complaint() -> str:

@@ -7,8 +7,9 @@ import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
+from host import engine
 from host.commands import Refusal
 from ops.terminal import StopRequested, Terminal
 
@@ -21,21 +22,24 @@ class DockerError(Refusal):
     """A docker command failed; the message is what it said last."""
 
 
-def docker(
-    *arguments: str,
-    stdin: str | None = None,
-    environment: Mapping[str, str] | None = None,
-    merged: bool = False,
-    given_up_by: Terminal | None = None,
-) -> str:
-    """Run docker and return what it prints on standard output.
+class Options(TypedDict, total=False):
+    """How to run a docker command.
 
-    Args:
-        arguments: What follows `docker`.
+    Attributes:
         stdin: What it reads.
         environment: Variables to add to the present ones.
         merged: Whether to return its standard error as well.
         given_up_by: Whoever may end the command before it is done.
+    """
+
+    stdin: str
+    environment: Mapping[str, str]
+    merged: bool
+    given_up_by: Terminal
+
+
+def docker(*arguments: str, **options: Unpack[Options]) -> str:
+    """Run docker and return what it prints on standard output.
 
     Raises:
         DockerError: It failed.
@@ -45,23 +49,24 @@ def docker(
         child = subprocess.Popen(
             ["docker", *arguments],
             cwd=ROOT,
-            env={**os.environ, **(environment or {})},
-            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            env={**os.environ, **options.get("environment", {})},
+            stdin=subprocess.PIPE if "stdin" in options else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if merged else subprocess.PIPE,
+            stderr=subprocess.STDOUT if options.get("merged") else subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
     except FileNotFoundError:
         raise DockerError("there is no docker command: run `make up` first") from None
-    pending = stdin
+    pending = options.get("stdin")
+    person = options.get("given_up_by")
     while True:
         try:
             printed, complaint = child.communicate(pending, timeout=0.2)
             break
         except subprocess.TimeoutExpired:
             pending = None
-            if given_up_by is not None and given_up_by.asked_to_stop:
+            if person and person.asked_to_stop:
                 os.killpg(child.pid, signal.SIGTERM)
                 child.communicate()
                 raise StopRequested from None
@@ -69,27 +74,14 @@ def docker(
             child.kill()
             raise
     if child.returncode != 0:
-        raise DockerError(tail(complaint or "") or tail(printed) or f"docker {arguments[0]} failed")
+        said = tail(complaint or "") or tail(printed) or f"docker {arguments[0]} failed"
+        raise DockerError(engine.FORBIDDEN if engine.is_forbidden(said) else said)
     return printed.strip()
 
 
-def compose(
-    *arguments: str,
-    stdin: str | None = None,
-    environment: Mapping[str, str] | None = None,
-    merged: bool = False,
-    given_up_by: Terminal | None = None,
-) -> str:
+def compose(*arguments: str, **options: Unpack[Options]) -> str:
     """Run `docker compose` on the repository's stack; see `docker`."""
-    return docker(
-        "compose",
-        "--progress=quiet",
-        *arguments,
-        stdin=stdin,
-        environment=environment,
-        merged=merged,
-        given_up_by=given_up_by,
-    )
+    return docker("compose", "--progress=quiet", *arguments, **options)
 
 
 def inspect(kind: str, *names: str) -> list[dict[str, Any]]:

@@ -58,7 +58,6 @@ class Certificate:
 
     issuer: str
     ends: datetime
-    names: tuple[str, ...]
 
     @property
     def is_traefiks_own(self) -> bool:
@@ -91,7 +90,6 @@ def certificate(endpoint: Endpoint) -> Certificate:
     return Certificate(
         issuer=issuer.get("organizationName") or issuer.get("commonName", "nobody"),
         ends=datetime.fromtimestamp(ends, UTC),
-        names=tuple(name for kind, name in found.get("subjectAltName", ()) if kind == "DNS"),
     )
 
 

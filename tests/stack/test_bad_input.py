@@ -1,0 +1,139 @@
+"""What cannot work is refused in one sentence, and nothing is left half-started."""
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stack.stack import Stack, copy_of_repository, docker, poll
+
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+
+
+@pytest.fixture
+def stack(folder: Path) -> Iterator[Stack]:
+    """A copy of the repository with nothing running."""
+    stack = Stack("berth-test-input", {}, folder)
+    stack.down()
+    yield stack
+    stack.down()
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A copy of the repository that everybody may read."""
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch).chmod(0o755)
+        yield copy_of_repository(Path(scratch))
+
+
+def refusal(stack: Stack, *command: str) -> str:
+    """Return the one sentence with which a command is refused."""
+    done = stack.run(*command, check=False)
+    assert done.returncode != 0
+    (sentence,) = (line for line in done.stderr.splitlines() if not line.startswith("make: "))
+    assert sentence.startswith("berth: ")
+    assert running(stack) == []
+    return sentence.removeprefix("berth: ")
+
+
+def running(stack: Stack) -> list[str]:
+    """Return the names of the project's containers that run."""
+    project = f"--filter=label=com.docker.compose.project={stack.project}"
+    return docker("ps", "--format={{.Names}}", project).split()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("DOMAIN", "https://example.org", "give the bare host name, such as example.org"),
+        ("DOMAIN", "example.org/shop", "give the bare host name, such as example.org"),
+        ("ACME_CA_SERVER", "acme.example.org", "give the URL of the CA's ACME directory"),
+        ("ACME_CA_CERTIFICATE", "/nowhere/ca.pem", "there is no such file"),
+        ("BIND_ADDRESS", "192.0.2.1", "this machine has no such address"),
+    ],
+)
+def test_setting_that_cannot_work_is_refused_by_its_name(
+    stack: Stack, variable: str, value: str, says: str
+) -> None:
+    """The sentence says what was given, and what to give."""
+    assert refusal(stack, "make", "up", f"{variable}={value}").startswith(
+        f"{variable}={value}: {says}"
+    )
+
+
+def test_number_that_is_none_is_refused(stack: Stack) -> None:
+    """In Compose's own words, which name the place in compose.yaml."""
+    sentence = refusal(stack, "make", "up", "API_REPLICAS=abc")
+    assert "services.api.deploy.replicas" in sentence
+    assert '"abc"' in sentence
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PORT", "HTTPS_PORT"])
+def test_port_that_is_taken_is_refused(stack: Stack, variable: str) -> None:
+    """With the name of the program that has it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        sentence = refusal(stack, "make", "up", f"{variable}={port}")
+    assert sentence.startswith(f"{variable}={port}: py")
+    assert f"(process {os.getpid()}) has this port" in sentence
+
+
+@AS_ROOT
+def test_user_who_may_not_use_docker_is_told_how_to(stack: Stack) -> None:
+    """Whichever program they try."""
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    (stack.folder / ".deploy.lock").unlink(missing_ok=True)
+    os.chown(stack.folder, 65534, 65534)
+    variables = ("env", "HOME=/nonexistent", "PATH=/usr/local/bin:/usr/bin:/bin")
+    for target in ("up", "deploy", "rollback", "doctor"):
+        done = stack.run(*nobody, *variables, "make", target, check=False)
+        assert done.returncode != 0
+        assert "Docker runs, but you may not use it: `sudo usermod" in done.stdout + done.stderr
+
+
+@AS_ROOT
+def test_disk_that_is_nearly_full_is_refused(stack: Stack) -> None:
+    """The figures are of the disk that Docker keeps its data on."""
+    data = docker("info", "--format={{.DockerRootDir}}")
+    # In a mount namespace of its own, where that folder is a small disk; the engine sees nothing.
+    small = 'mount -t tmpfs -o size=100m tmpfs "$0" && exec make up'
+    sentence = refusal(stack, "unshare", "--mount", "sh", "-c", small, data)
+    assert sentence.startswith(f"the disk of {data} has 0.1 GB free and a start needs 1.1")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("DOMAIN", "https://example.org"), ("ACME_CA_SERVER", "acme.example.org")],
+)
+def test_compose_alone_refuses_it_too(stack: Stack, variable: str, value: str) -> None:
+    """The first service to run judges the settings, and says in its log what is wrong."""
+    done = stack.run("env", f"{variable}={value}", "docker", "compose", "up", "-d", check=False)
+    assert done.returncode != 0
+    assert 'service "secrets" didn\'t complete successfully' in done.stderr
+    assert stack.logs("secrets").startswith(f"{variable}={value}: give ")
+    assert running(stack) == []
+
+
+def test_first_start_that_fails_can_be_repaired(stack: Stack) -> None:
+    """Nothing runs after it; the next `make up` builds what has been changed meanwhile."""
+    broken = stack.folder / "migrations/versions/0002_broken.py"
+    broken.write_text(
+        "from alembic import op\n"
+        "revision, down_revision = '0002', '0001'\n"
+        "def upgrade() -> None:\n"
+        "    op.execute('ALTER TABLE nowhere ADD COLUMN x int')\n"
+    )
+    try:
+        done = stack.run("make", "up", check=False)
+    finally:
+        broken.unlink()
+    assert done.returncode != 0
+    assert "migrate failed with exit code 1" in done.stderr
+    assert 'relation "nowhere" does not exist' in done.stderr
+    assert running(stack) == []
+    stack.run("make", "up")
+    poll("https://localhost", stack.answers)
