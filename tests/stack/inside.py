@@ -1,0 +1,34 @@
+"""Scripts run from a container's own place on the network, with nothing but what it can reach."""
+
+import json
+from typing import Any
+
+from tests.stack.stack import Stack, docker
+
+
+def in_network_of(stack: Stack, service: str, script: str, *arguments: str) -> Any:  # noqa: ANN401
+    """Run Python beside a service's container, on its network; returns what it prints as JSON."""
+    (container, *_) = stack.containers(service)
+    printed = docker(
+        *("run", "--rm", f"--network=container:{container['Id']}", "--entrypoint=python"),
+        *(f"{stack.project}-api:current", "-c", script, *arguments),
+    )
+    return json.loads(printed)
+
+
+CONNECT = """
+import json, socket, sys
+def reaches(address, port):
+    try:
+        socket.create_connection((address, int(port)), timeout=2).close()
+    except OSError:
+        return False
+    return True
+print(json.dumps([reaches(*one.rsplit(":", 1)) for one in sys.argv[1:]]))
+"""
+
+
+def reaches(stack: Stack, service: str, *addresses: str) -> list[bool]:
+    """Return whether a service's container can open a connection to each `host:port`."""
+    found: list[bool] = in_network_of(stack, service, CONNECT, *addresses)
+    return found
