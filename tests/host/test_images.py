@@ -55,7 +55,7 @@ def test_postgres_takes_its_variables_and_init_scripts(
         named["postgres"],
     ) as name:
         # From the container itself the image trusts everybody, by any other address nobody.
-        psql = "psql --host=$(hostname --ip-address) --username=owner --dbname=shop --tuples-only --no-align"
+        psql = "psql --host=$(hostname --ip-address) --username=owner --dbname=shop -t --no-align"
         ask = "SHOW server_encoding; SELECT x FROM t ORDER BY x"
         script = f'PGPASSWORD="s\'ecret" {psql} -c "{ask}" || true'
         poll("the rows", lambda: docker("exec", name, "bash", "-c", script) == "LATIN1\ngz\nsh")
