@@ -12,10 +12,11 @@ echo $((times + 1)) > $unanswered # before asking: Docker may end this check at 
 
 if exec {server}<> /dev/tcp/127.0.0.1/8000; then
     printf 'GET /readyz HTTP/1.0\r\n\r\n' >&"$server"
-    if read -r -t 2 -u "$server" _ status _; then
+    if read -r -t 3 -u "$server" _ status _; then
         rm $unanswered
-        [[ $status == 200 ]]
-        exit
+        [[ $status == 200 ]] && exit 0
+        tail -n 1 <&"$server" # the reason, for `docker inspect`
+        exit 1
     fi
     if ((times >= 2)); then
         kill -s ABRT -- -1 # every process of this container but its init
