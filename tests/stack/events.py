@@ -14,7 +14,8 @@ from tests.stack.stack import Stack, docker, poll
 HEALED_SECONDS = 30
 RESPONSE_SECONDS = 10
 
-Event = Callable[[Stack], None]
+# Given the stack, and what to call at the moment that counts as the event's.
+Event = Callable[[Stack, Callable[[], None]], None]
 
 
 def settle(seconds: float = 2) -> None:
@@ -33,8 +34,9 @@ def all_answer(stack: Stack, count: int) -> None:
     poll(f"{count} replicas answering", counted, seconds=60)
 
 
-def scaling(stack: Stack) -> None:
+def scaling(stack: Stack, mark: Callable[[], None]) -> None:
     """From as many as there are to six, and down to two."""
+    mark()
     stack.up(scale=6)
     settle()
     stack.up(scale=2)
@@ -46,10 +48,11 @@ def harm(how: str) -> Event:
     if how.startswith("/"):
         script = f"exec 3<>/dev/tcp/127.0.0.1/8000; printf 'GET {how} HTTP/1.0\\r\\n\\r\\n' >&3"
 
-    def event(stack: Stack) -> None:
+    def event(stack: Stack, mark: Callable[[], None]) -> None:
         victim = stack.healthy()[0]
         before = _restarts(victim)
         stack.inside(victim, script)
+        mark()
         poll(
             "the harmed replica",
             lambda: _restarts(victim) > before and victim in stack.healthy(),
@@ -63,8 +66,9 @@ def _restarts(container: str) -> int:
     return int(docker("inspect", "--format={{.RestartCount}}", container))
 
 
-def cut_off(stack: Stack) -> None:
+def cut_off(stack: Stack, mark: Callable[[], None]) -> None:
     """A replica's packets go nowhere: not even a refusal comes back."""
+    mark()
     victim = stack.healthy()[0]
     docker("network", "disconnect", f"{stack.project}_edge", victim)
     settle(RESPONSE_SECONDS + 2)
@@ -75,9 +79,10 @@ def cut_off(stack: Stack) -> None:
 def restart_database(by: str) -> Event:
     """End PostgreSQL by a signal to its first process; the restart policy brings it back."""
 
-    def event(stack: Stack) -> None:
+    def event(stack: Stack, mark: Callable[[], None]) -> None:
         (db,) = stack.healthy("db")
         before = _restarts(db)
+        mark()
         if by == "KILL":
             # Not even root may kill a container's first process from within.
             process = docker("inspect", "--format={{.State.Pid}}", db)
@@ -103,13 +108,15 @@ def restart_database(by: str) -> Event:
     return event
 
 
-def replace_traefik(stack: Stack) -> None:
+def replace_traefik(stack: Stack, mark: Callable[[], None]) -> None:
     """As after a new version or setting of it."""
+    mark()
     stack.compose("up", "--detach", "--wait", "--force-recreate", "--no-deps", "traefik")
 
 
-def replace_all(stack: Stack) -> None:
+def replace_all(stack: Stack, mark: Callable[[], None]) -> None:
     """What Compose does after a build: all old ones stop before a new one starts."""
+    mark()
     stack.compose("up", "--detach", "--wait", "--force-recreate", "--no-deps", "api")
 
 
@@ -121,8 +128,9 @@ def engine_is_ours() -> bool:
     return all(project.startswith("berth-test") for project in projects)
 
 
-def restart_engine(stack: Stack) -> None:
+def restart_engine(stack: Stack, mark: Callable[[], None]) -> None:
     """Restart the engine as its service manager would, or as host/ started it."""
+    mark()
     if Path("/run/systemd/system").is_dir():
         subprocess.run(["systemctl", "restart", "docker"], check=True)
     else:

@@ -36,8 +36,7 @@ def under_load(stack: Stack, name: str, event: Event, *, scale: int = 4) -> Load
     stack.up(scale=scale)
     all_answer(stack, scale)
     with steady_load(stack) as load:
-        load.mark()
-        event(stack)
+        event(stack, load.mark)
         settle()
     report.record(name, "Berth", load)
     rows = stored(stack)
@@ -167,9 +166,8 @@ def test_plain_compose_for_comparison(plain: Stack, name: str, event: Event, sca
     plain.compose("up", "--detach", "--force-recreate", "--wait", f"--scale=api={scale}", "api")
     all_answer(plain, scale)
     with steady_load(plain) as load:
-        load.mark()
         try:
-            event(plain)
+            event(plain, load.mark)
         except AssertionError:
             settle(0)  # it never healed, which is a result too
         settle()

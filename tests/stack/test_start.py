@@ -98,7 +98,7 @@ def test_everything_comes_back_after_the_engine_restarts() -> None:
             created = session.post(stack.url("/items"), json={"name": "kept"}, timeout=10)
         assert created.status_code == requests.codes.created
         before = {c["Id"] for c in stack.containers("api")}
-        restart_engine(stack)
+        restart_engine(stack, lambda: None)
         poll("HTTPS after the restart", stack.answers, seconds=60)
         assert {c["Id"] for c in stack.containers("api")} == before
         assert stack.get(f"/items/{created.json()['id']}").json() == created.json()
