@@ -1,0 +1,116 @@
+"""Containers and networks: each part may do what it must, and reach whom it must."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.stack.inside import reaches
+from tests.stack.stack import Stack, docker
+
+SERVICES = ("traefik", "api", "db", "docker-proxy", "secrets", "migrate")
+# Root in its container, with no capability (or, for the one-shot, the one named below) to use it.
+ROOT = {"docker-proxy": "Docker's socket belongs to root", "secrets": "makes files for others"}
+CAPABILITIES = {"secrets": ["CAP_CHOWN"]}
+WRITABLE = {
+    "traefik": {"/certificates"},
+    "db": {"/var/lib/postgresql", "/var/run/postgresql"},
+    # A socket is no file: it is written to by whoever asks anything.
+    "docker-proxy": {"/var/run/docker.sock"},
+    "secrets": {"/run/secrets", "/certificates", "/backups"},
+}
+
+
+def one(stack: Stack, service: str) -> dict[str, Any]:
+    """Return what the engine knows of one container of a service."""
+    return stack.containers(service, everything=True)[0]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_container_has_no_more_rights_than_it_needs(stack: Stack, service: str) -> None:
+    """Read-only, without capabilities, never privileged, in namespaces of its own, bounded."""
+    host = one(stack, service)["HostConfig"]
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert (host["CapAdd"] or []) == CAPABILITIES.get(service, [])
+    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    assert not host["Privileged"]
+    assert not host["Devices"]
+    modes = [host[kind] for kind in ("PidMode", "IpcMode", "UTSMode", "UsernsMode", "NetworkMode")]
+    assert "host" not in modes
+    assert 0 < host["Memory"] <= 2**30
+    assert 0 < host["PidsLimit"] <= 500
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_container_writes_to_its_own_data_alone(stack: Stack, service: str) -> None:
+    """Whatever else is mounted is mounted to be read."""
+    container = one(stack, service)
+    writable = {mount["Destination"] for mount in container["Mounts"] if mount["RW"]}
+    assert writable == WRITABLE.get(service, set())
+
+
+@pytest.mark.parametrize("service", ["traefik", "api", "db", "docker-proxy"])
+def test_processes_do_not_run_as_root(stack: Stack, service: str) -> None:
+    """But for the two that must; those have nothing that root could do with."""
+    listed = docker("top", one(stack, service)["Id"], "-eo", "pid,uid,comm").splitlines()[1:]
+    users = {line.split()[1] for line in listed if "docker-init" not in line and "tini" not in line}
+    assert users
+    assert ("0" in users) == (service in ROOT)
+
+
+@pytest.mark.parametrize("service", ["traefik", "api", "db", "docker-proxy"])
+def test_processes_have_no_capability_left(stack: Stack, service: str) -> None:
+    """Nor can they come by one: by the kernel's own account."""
+    process = one(stack, service)["State"]["Pid"]
+    script = f"grep -E 'Cap(Prm|Eff|Bnd|Amb)|NoNewPrivs' /proc/{process}/status"
+    image = one(stack, "api")["Image"]
+    said = docker("run", "--rm", "--pid=host", "--entrypoint=bash", image, "-c", script)
+    fields = dict(line.split() for line in said.splitlines())
+    assert fields.pop("NoNewPrivs:") == "1"
+    assert {int(value, 16) for value in fields.values()} == {0}
+
+
+def address(stack: Stack, service: str, network: str) -> str:
+    """Return a container's address on one of the stack's networks."""
+    networks = one(stack, service)["NetworkSettings"]["Networks"]
+    return str(networks[f"{stack.project}_{network}"]["IPAddress"])
+
+
+def test_traefik_cannot_reach_the_database(stack: Stack) -> None:
+    """Neither by name nor by address; the replicas can."""
+    database = [f"{host}:5432" for host in ("db", address(stack, "db", "data"))]
+    assert reaches(stack, "traefik", *database) == [False, False]
+    assert reaches(stack, "api", *database) == [True, True]
+
+
+def test_replicas_cannot_reach_the_docker_proxy(stack: Stack) -> None:
+    """Neither by name nor by address; Traefik can."""
+    proxy = [f"{host}:2375" for host in ("docker-proxy", address(stack, "docker-proxy", "docker"))]
+    assert reaches(stack, "api", *proxy) == [False, False]
+    assert reaches(stack, "traefik", *proxy) == [True, True]
+
+
+@pytest.mark.parametrize("service", ["db", "docker-proxy"])
+def test_inner_services_have_no_way_out(stack: Stack, service: str) -> None:
+    """They have no route but to their own network."""
+    container = one(stack, service)
+    image = one(stack, "api")["Image"]
+    network = f"--network=container:{container['Id']}"
+    routes = docker("run", "--rm", network, image, "cat", "/proc/net/route").splitlines()[1:]
+    assert routes
+    assert "00000000" not in {line.split()[1] for line in routes}
+    for name in container["NetworkSettings"]["Networks"]:
+        assert json.loads(docker("network", "inspect", name))[0]["Internal"]
+
+
+def test_only_the_two_ports_are_published(stack: Stack) -> None:
+    """80 and 443, at Traefik, on BIND_ADDRESS."""
+    published = {
+        (service, port, binding["HostIp"])
+        for service in SERVICES
+        for container in stack.containers(service)
+        for port, bindings in container["NetworkSettings"]["Ports"].items()
+        for binding in bindings or []
+    }
+    assert published == {("traefik", "80/tcp", "127.0.0.1"), ("traefik", "443/tcp", "127.0.0.1")}
