@@ -1,0 +1,83 @@
+"""Whether the memory limits of all services fit this machine together."""
+
+import os
+from dataclasses import dataclass
+
+from host.commands import Refusal
+from ops.docker import docker
+from ops.stack import SERVICE, Stack
+
+MIB = 1 << 20
+
+# The kernel, the engine, sshd and a shell: what a small Debian server needs beside containers.
+HOST_BYTES = 256 * MIB
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The arithmetic.
+
+    Attributes:
+        machine: Bytes of memory of the machine that the engine runs on.
+        replica: The limit of one replica, in bytes.
+        others: The limits of the other services that stay up, in bytes, by name.
+    """
+
+    machine: int
+    replica: int
+    others: dict[str, int]
+
+    @classmethod
+    def read(cls, stack: Stack) -> "Budget":
+        """Read the limits from Compose's configuration and the memory from the engine."""
+        limits = {
+            name: _limit(service) * int(service.get("deploy", {}).get("replicas", 1))
+            for name, service in stack.configuration["services"].items()
+            if name not in {SERVICE, *stack.one_shots}
+        }
+        return cls(
+            machine=int(docker("info", "--format={{.MemTotal}}")),
+            replica=_limit(stack.service(SERVICE)),
+            others={name: limit for name, limit in limits.items() if limit},
+        )
+
+    @property
+    def largest(self) -> int:
+        """The largest number of replicas that fits."""
+        room = self.machine - HOST_BYTES - sum(self.others.values())
+        return max(0, room // self.replica) if self.replica else 2**31
+
+    def check(self, replicas: int, *, extra: int = 0) -> None:
+        """Refuse a number of replicas that does not fit.
+
+        Args:
+            replicas: How many shall serve.
+            extra: How many more there are for a while, as in a deploy.
+
+        Raises:
+            Refusal: They do not fit, and FORCE is not set; the sentence has the arithmetic.
+        """
+        if replicas + extra <= self.largest or os.environ.get("FORCE"):
+            return
+        terms = [f"{replicas + extra} × {_mib(self.replica)} of api"]
+        terms += [f"{_mib(limit)} of {name}" for name, limit in self.others.items()]
+        total = (replicas + extra) * self.replica + sum(self.others.values())
+        during = f" during a deploy with SURGE={extra}" if extra else ""
+        fits = self.largest - extra
+        raise Refusal(
+            f"{replicas} replicas do not fit this machine's memory{during}: {', '.join(terms)} "
+            f"make {_mib(total)}, and of {_mib(self.machine)} the host needs {_mib(HOST_BYTES)}. "
+            + (f"The most that fits is {fits}: " if fits > 0 else "Not even one fits: ")
+            + "change API_REPLICAS or API_MEMORY in .env, or go on regardless with FORCE=1"
+        )
+
+
+def _limit(service: dict[str, object]) -> int:
+    deploy = service.get("deploy")
+    if not isinstance(deploy, dict):
+        return 0
+    return int(deploy.get("resources", {}).get("limits", {}).get("memory", 0))
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:,.0f} MiB"
