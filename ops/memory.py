@@ -59,7 +59,7 @@ class Budget:
         """
         if replicas + extra <= self.largest or os.environ.get("FORCE"):
             return
-        terms = [f"{replicas + extra} × {_mib(self.replica)} of api"]
+        terms = [f"{replicas + extra} times {_mib(self.replica)} of api"]
         terms += [f"{_mib(limit)} of {name}" for name, limit in self.others.items()]
         total = (replicas + extra) * self.replica + sum(self.others.values())
         during = f" during a deploy with SURGE={extra}" if extra else ""

@@ -21,7 +21,7 @@ def test_what_does_not_fit_is_refused_with_the_arithmetic() -> None:
     with pytest.raises(Refusal) as refused:
         SMALL.check(5)
     assert str(refused.value) == (
-        "5 replicas do not fit this machine's memory: 5 × 256 MiB of api, 512 MiB of db, "
+        "5 replicas do not fit this machine's memory: 5 times 256 MiB of api, 512 MiB of db, "
         "256 MiB of traefik make 2,048 MiB, and of 2,048 MiB the host needs 256 MiB. "
         "The most that fits is 4: change API_REPLICAS or API_MEMORY in .env, "
         "or go on regardless with FORCE=1"
@@ -30,7 +30,7 @@ def test_what_does_not_fit_is_refused_with_the_arithmetic() -> None:
 
 def test_replicas_that_a_deploy_adds_count() -> None:
     """Four fit, but not with a fifth beside them."""
-    with pytest.raises(Refusal, match=r"during a deploy with SURGE=1: 5 × .*fits is 3"):
+    with pytest.raises(Refusal, match=r"during a deploy with SURGE=1: 5 times .*fits is 3"):
         SMALL.check(4, extra=1)
 
 
