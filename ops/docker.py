@@ -35,7 +35,7 @@ class Options(TypedDict, total=False):
     stdin: str
     environment: Mapping[str, str]
     merged: bool
-    given_up_by: Terminal
+    given_up_by: Terminal | None
 
 
 def docker(*arguments: str, **options: Unpack[Options]) -> str:

@@ -32,13 +32,12 @@ class Holder:
 
 
 class Lock:
-    """The lock, held; what is written in it outlives us only if we are killed."""
+    """The lock, held; what is written in it outlives us unless we end well."""
 
     def __init__(self, file: IO[str], holder: Holder) -> None:
-        killed = _read(file)
-        # The number of replicas that the one before had begun with, if it was killed at work.
-        same = killed is not None and killed.project == holder.project
-        self.unfinished = killed.replicas if killed and same else 0
+        last = _read(file)
+        # The number of replicas that the one before had begun with, if it did not get to its end.
+        self.unfinished = last.replicas if last and last.project == holder.project else 0
         self._file = file
         self._holder = holder
         self.note_replicas(self.unfinished)
@@ -90,10 +89,8 @@ def held(project: str, doing: str) -> Iterator[Lock]:
             raise Refusal(f"{_read(file) or 'somebody'} is under way: wait until it ends") from None
         now = datetime.now(UTC).strftime("%H:%M:%S UTC")
         lock = Lock(file, Holder(project, doing, getpass.getuser(), os.getpid(), now))
-        try:
-            yield lock
-        finally:
-            lock.clear()
+        yield lock
+        lock.clear()
 
 
 def _read(file: IO[str]) -> Holder | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from host.commands import Refusal
 from ops.images import Image, Images
 from ops.lock import Lock
-from ops.rollout import Pace, running
+from ops.rollout import running
 from ops.stack import Container, Stack, State
 from ops.terminal import StopRequested, Terminal
 
@@ -30,8 +30,8 @@ class Service:
         if not found:
             raise Refusal("no replica runs yet: `make up` starts the stack")
         wanted = len(found)
-        # Somebody was killed at work and left more than there were.
-        if 0 < lock.unfinished < wanted <= lock.unfinished + Pace.from_environment().surge:
+        # Somebody was killed at work and left old and new. (All alike: Compose has scaled them.)
+        if lock.unfinished and len({(one.image, one.settings) for one in found}) > 1:
             wanted = lock.unfinished
         lock.note_replicas(wanted)
         return cls(found, images.adopt(_image(found, images)), wanted)
@@ -49,8 +49,8 @@ class Service:
 
 
 def _image(found: list[Container], images: Images) -> Image:
-    """Return what runs: of two versions, the one that Compose would start."""
-    ids = [one.image for one in found]
+    """Return what serves: of two versions that do, the one that Compose would start."""
+    ids = [one.image for one in found if one.state is State.HEALTHY] or [found[-1].image]
     current = images.current()
     if current and current.id in ids:
         return current

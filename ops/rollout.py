@@ -65,8 +65,6 @@ class Rollout:
 
     def is_stale(self, replica: Container, image: Image) -> bool:
         """Whether a replica runs another image, or was started with other settings."""
-        if replica.id in self._started:
-            return False
         return replica.image != image.id or replica.settings != self._stack.settings[SERVICE]
 
     def stale(self, image: Image) -> list[Container]:
@@ -87,7 +85,7 @@ class Rollout:
         """
         self._images.point_at(image)
         try:
-            self._replace(lambda one: self.is_stale(one, image), watch=True)
+            self._replace(lambda one: self._has_to_go(one, image), watch=True)
         except StopRequested:
             if not self._runs(image):
                 self._images.point_at(pointed)
@@ -99,6 +97,12 @@ class Rollout:
             if not self._runs(image):
                 self._images.point_at(pointed)
             raise
+
+    def _has_to_go(self, replica: Container, image: Image) -> bool:
+        if replica.id in self._started:
+            return False
+        # A deploy that was killed may have left new ones that nobody has seen healthy.
+        return self.is_stale(replica, image) or replica.state is not State.HEALTHY
 
     def _runs(self, image: Image) -> bool:
         return any(one.image == image.id for one in self._stack.replicas())

@@ -26,7 +26,7 @@ def up(terminal: Terminal) -> None:
     with lock.held(stack.project, "start") as held:
         images = Images(stack)
         check_settings()
-        is_first = ensure_image(images, terminal)
+        is_first = ensure_image(stack, images, terminal)
         roll_out(stack, images, terminal, held)
         try:
             with terminal.step("starting the stack"):
@@ -45,13 +45,15 @@ def up(terminal: Terminal) -> None:
     )
 
 
-def ensure_image(images: Images, terminal: Terminal) -> bool:
+def ensure_image(stack: Stack, images: Images, terminal: Terminal) -> bool:
     """Build the first image; `make deploy` builds all later ones.
 
     Returns:
-        Whether there was none.
+        Whether this one is the first.
     """
-    if images.current():
+    current = images.current()
+    # One without a tag of ours was built by Compose alone, for a start that may have failed.
+    if current and (current.tag or running(stack.replicas())):
         return False
     tag = new_tag(datetime.now(UTC))
     with terminal.step(f"building {tag}"):
