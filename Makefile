@@ -1,11 +1,11 @@
 # Thin: the work is in compose.yaml, and in the programs of host/ and ops/.
 .DEFAULT_GOAL := help
-.PHONY: help up down dev revision deploy rollback doctor test chaos check
+.PHONY: help up down dev revision deploy rollback doctor backup verify-backup restore test chaos check
 
 dev_files := --file compose.yaml --file compose.dev.yaml
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: ## Start everything, installing Docker first if need be
 	@python3 -m host
@@ -31,6 +31,15 @@ rollback: ## Go back to the version before
 
 doctor: ## Say what is wrong, and the way out
 	@python3 -m ops.doctor
+
+backup: ## Take a base backup now (the schedule does, too)
+	@python3 -m ops.backup base
+
+verify-backup: ## Prove that the newest backup can be restored
+	@python3 -m ops.backup verify
+
+restore: ## Restore the database: the latest, TO="2026-11-21 20:00:00+00", or INTO=scratch
+	@python3 -m ops.restore
 
 test: ## Run the tests, on a real stack with real certificates
 	@python3 -m host

@@ -26,3 +26,9 @@ if [[ -O /certificates ]]; then
     chmod 700 /certificates
     chown 65532:65532 /certificates
 fi
+
+# The backup service, which is postgres, owns the folder of backups once and for all.
+if [[ $(stat --format=%U /backups) != postgres && -z $(ls --almost-all /backups) ]]; then
+    chmod 700 /backups
+    chown postgres:postgres /backups
+fi

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from host.commands import Refusal, output
-from ops import https, lock
-from ops.docker import docker, docker_log, last_lines
+from ops import backup, https, lock
+from ops.docker import DockerError, docker, docker_log, last_lines
 from ops.images import Images
 from ops.rollout import running
 from ops.stack import SERVICE, Container, Stack, State
@@ -127,7 +127,7 @@ def _last_end(one: Container, facts: Facts) -> str:
 def services(facts: Facts) -> Finding:
     """What stands around the replicas runs and is healthy."""
     ill = []
-    others = {SERVICE, *facts.stack.one_shots}
+    others = {SERVICE, *backup.SERVICES, *facts.stack.one_shots}
     names = [name for name in facts.stack.configuration["services"] if name not in others]
     for name in names:
         found = facts.of(name)
@@ -216,13 +216,34 @@ def settings(facts: Facts) -> Finding:
     changed = {
         one.service
         for one in running(facts.containers)
-        if one.settings != facts.stack.settings.get(one.service)
+        if one.settings != facts.stack.settings.get(one.service, one.settings)
     }
     if not changed:
         return Finding(Level.GOOD, "settings", "everything runs with the present ones")
     says = f"changed since the start of {', '.join(sorted(changed))}"
     way_out = "`make deploy`" if changed == {SERVICE} else "`make deploy`, then `make up`"
     return Finding(Level.WARNING, "settings", says, way_out)
+
+
+def backups(facts: Facts) -> Finding:
+    """The data is copied as it is written, and a restore of it was proven not long ago."""
+    wanted = backup.wanted(facts.stack)
+    if not wanted:
+        says = "none are kept: this disk has the only copy of the data"
+        return Finding(Level.WARNING, "backups", says, "set BACKUP_DIR in .env, then `make up`")
+    told = []
+    for service in wanted:
+        found = running(facts.of(service))
+        if not found:
+            return Finding(Level.BAD, "backups", f"{service} does not run", "`make up`")
+        try:
+            # Asked now: what the engine knows may be half a minute old.
+            command = facts.stack.service(service)["healthcheck"]["test"][1:]
+            told.append(docker("exec", found[0].id, *command))
+        except DockerError as error:
+            way_out = f"`docker compose logs {service}`; it is tried again by itself"
+            return Finding(Level.BAD, "backups", str(error), way_out)
+    return Finding(Level.GOOD, "backups", "; ".join(told))
 
 
 CHECKS: tuple[Callable[[Facts], Finding], ...] = (
@@ -233,6 +254,7 @@ CHECKS: tuple[Callable[[Facts], Finding], ...] = (
     certificate,
     rollout,
     settings,
+    backups,
 )
 
 

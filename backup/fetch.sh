@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# PostgreSQL's restore_command: fetch.sh SEGMENT DESTINATION
+set -euo pipefail
+# shellcheck source=backup/lib.sh
+source /berth/lib.sh
+
+for history in $(printf '%s\n' "$root/$(< $root/system)"/* | sort --reverse); do
+    for file in "$history/wal/$1" "$history/wal/$1.partial"; do
+        if [[ -f $file ]]; then
+            exec cp "$file" "$2"
+        fi
+    done
+done
+exit 1

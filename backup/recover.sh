@@ -1,0 +1,90 @@
+# Rebuilding a database from the backups, and checking it; sourced by those that do.
+# shellcheck shell=bash
+
+scratch_socket=/tmp
+
+# recover FOLDER [MOMENT]: make a database as it was at a moment, or as late as can be; it then
+# runs, reachable from inside this container only.
+recover() {
+    local target=$1 moment=${2:-} backup='' one limit options timeline lsn received file size
+    limit=$(now)
+    if [[ -n $moment ]]; then
+        limit=$(date --utc --date="$moment" +%Y%m%dT%H%M%SZ) || fail "TO=$moment is no moment"
+    fi
+    [[ -s $root/system ]] || fail 'BACKUP_DIR holds no backups'
+    while read -r one; do
+        [[ ${one##*/} > $limit ]] || backup=$one
+    done < <(backups)
+    [[ -n $backup ]] || fail "no base backup is older than ${moment:-now}: the first is" \
+        "$(backups | head -n 1 | xargs -r basename)"
+    [[ $(< "$backup/PG_VERSION") == "${PG_VERSION%%.*}" ]] || fail "the backup is of PostgreSQL" \
+        "$(< "$backup/PG_VERSION"), the image of ${PG_VERSION%%.*}: set POSTGRES_IMAGE"
+
+    while read -r one; do
+        pg_verifybackup --no-parse-wal --quiet "$one" || fail "the base backup ${one#"$root"/} is damaged"
+    done < <(chain "$backup")
+    rm -rf "$target"
+    mkdir -p "$(dirname "$target")"
+    size=$(chain "$backup" | xargs du --summarize --total --block-size=1 | tail -n 1 | cut -f1)
+    (($(df --output=avail --block-size=1 "$(dirname "$target")" | tail -n 1) > size * 11 / 10)) \
+        || fail "the disk of $(dirname "$target") has less than the $((size / 1048576)) MiB free that it takes"
+    # shellcheck disable=SC2046
+    pg_combinebackup --output="$target" $(chain "$backup") || fail "the base backup ${backup##*/} cannot be rebuilt"
+    touch "$target/recovery.signal"
+    # In one line, for the shell that pg_ctl hands it to.
+    options="-c restore_command='bash /berth/fetch.sh %f %p' -c hot_standby=off"
+    options+=" -c recovery_target_action=promote -c synchronous_standby_names=''"
+    options+=" -c listen_addresses='' -c unix_socket_directories=$scratch_socket"
+    options+=" -c shared_buffers=${SHARED_BUFFERS:-128MB}"
+    if [[ -n $moment ]]; then
+        options+=" -c recovery_target_time='$moment' -c recovery_target_timeline=current"
+    fi
+    echo "recovering ${backup##*/} up to ${moment:-the end of the log}"
+    export PGHOST=$scratch_socket
+    pg_ctl start --silent --wait --timeout=600 --pgdata="$target" --log="$target/recovery.log" \
+        --options="$options" || true
+    until sql 'SELECT 1' > /dev/null 2>&1; do
+        if ! pg_ctl status --pgdata="$target" > /dev/null; then
+            grep FATAL "$target/recovery.log" | tail -n 2 >&2
+            fail 'PostgreSQL does not recover that far: without TO it recovers all there is'
+        fi
+        sleep 0.2
+    done
+
+    # A damaged log looks like its end to PostgreSQL; but it is known how far it went.
+    if [[ -z $moment ]]; then
+        read -r timeline lsn _ < <(find "$target/pg_wal" -name '*.history' | sort | tail -n 1 \
+            | xargs grep -E '^[0-9]' | tail -n 1)
+        received=$(cat "${backup%/base/*}/received" 2> /dev/null || echo 0/0)
+        file=$(printf '%08X%s' "$timeline" "$(sql "SELECT substr(pg_walfile_name('$lsn'), 9)")")
+        [[ $(sql "SELECT '$lsn'::pg_lsn >= '$received'") == t ]] || fail "the log is damaged in" \
+            "wal/$file: it ends at $lsn, though it was received up to $received"
+    fi
+}
+
+# check: look at every row and index of the recovered database, and say what it holds.
+check() {
+    local database said rows=0 count table
+    for database in $(sql 'SELECT datname FROM pg_database WHERE datallowconn'); do
+        if ! said=$(pg_amcheck --install-missing --database="$database" 2>&1); then
+            fail "$database is damaged: ${said//$'\n'/ }"
+        fi
+        sql 'DROP EXTENSION IF EXISTS amcheck' "$database"
+        while IFS='|' read -r table; do
+            [[ -n $table ]] || continue
+            count=$(sql "SELECT count(*) FROM $table" "$database")
+            rows=$((rows + count))
+            echo "  $database: $table has $count rows"
+        done < <(sql "SELECT format('%I.%I', schemaname, relname) FROM pg_stat_user_tables ORDER BY 1" "$database")
+    done
+    revision=$(sql 'SELECT version_num FROM alembic_version' "$DATABASE" 2> /dev/null) \
+        || fail "the database $DATABASE has no alembic_version: no migration ever ran in it"
+    echo "  $DATABASE: the schema is at $revision"
+    found="$rows rows, schema at $revision"
+}
+
+# finish FOLDER: stop the recovered database, and leave in it nothing of the recovery.
+finish() {
+    pg_ctl stop --silent --wait --mode=fast --pgdata="$1"
+    rm -f "$1/recovery.log"
+}

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# The backup service: copies the write-ahead log as it is written, takes base backups on a
+# schedule, and proves each of them. What goes wrong is tried again; health.sh says what it is.
+set -euo pipefail
+# shellcheck source=backup/lib.sh
+source /berth/lib.sh
+
+stream() {
+    local history synchronous=()
+    [[ $SYNCHRONOUS != on ]] || synchronous=(--synchronous)
+    while true; do
+        rm -f /tmp/history
+        if history=$(find_history 2> /tmp/stream); then
+            echo "$history" > /tmp/history
+            echo "copying the log to $history"
+            # Stops when the connection or the disk does, and goes on where it had been.
+            pg_receivewal --directory="$history/wal" --slot=backup --no-loop \
+                --status-interval=1 "${synchronous[@]}" > /tmp/stream 2>&1 || true
+        fi
+        tail -n 1 /tmp/stream
+        sleep 1
+    done
+}
+
+# Notes how far the log has come, which a restore must reach; and gives it something to say, so
+# that there is a moment to restore to in every minute.
+note() {
+    local history received
+    while sleep 5; do
+        ((SECONDS % 60 >= 5)) || sql 'SELECT pg_current_xact_id()' > /dev/null 2>&1 || true
+        received=$(sql "SELECT write_lsn FROM pg_stat_replication
+            WHERE application_name = 'backup' AND state = 'streaming'" 2> /dev/null) || continue
+        [[ -n $received && -s /tmp/history ]] || continue
+        wait_for_copy "$SYNCHRONOUS" || true
+        history=$(< /tmp/history)
+        { echo "$received" > "$history/received.new"; } 2> /dev/null || continue
+        mv "$history/received.new" "$history/received"
+    done
+}
+
+# wait_for_copy on|off: whether a write is acknowledged only once it is copied.
+wait_for_copy() {
+    local wanted='' is
+    [[ $1 != on ]] || wanted=backup
+    is=$(sql 'SHOW synchronous_standby_names') || return 1
+    [[ $is != "$wanted" ]] || return 0
+    sql "ALTER SYSTEM SET synchronous_standby_names = '$wanted'" \
+        && sql 'SELECT pg_reload_conf()' > /dev/null
+}
+
+schedule() {
+    local newest
+    while sleep 2; do
+        [[ -s /tmp/history ]] || continue
+        newest=$(find "$(< /tmp/history)/base" -mindepth 2 -maxdepth 2 -type d -printf '%f\n' | sort | tail -n 1)
+        if [[ -z $newest ]] || (($(age "$newest") >= EVERY_HOURS * 3600)); then
+            bash /berth/attempt.sh base || { sleep 30; continue; }
+        fi
+        if [[ ! -s /tmp/verify && ! -s $root/proven ]] \
+            || [[ -s $root/proven && $(cut -d' ' -f2 $root/proven) < $newest && ! -s /tmp/verify ]] \
+            || [[ -n $(find /tmp/verify -mmin +60 2> /dev/null) ]]; then
+            bash /berth/attempt.sh verify || true
+        fi
+    done
+}
+
+stop() {
+    # Stopped on purpose: writes need not wait for what will not come.
+    wait_for_copy off || true
+    trap '' TERM
+    kill -TERM 0
+    exit 0
+}
+
+trap stop TERM INT
+stream &
+note &
+schedule &
+wait -n
+fail 'one of the loops ended, which it should not'

@@ -1,0 +1,60 @@
+"""`make backup` takes a base backup now, `make verify-backup` proves that one can be restored."""
+
+import os
+import subprocess
+import sys
+
+from host.commands import Refusal
+from ops.docker import ROOT
+from ops.stack import Stack, State
+
+SERVICE = "backup"
+SERVICES = (SERVICE, "offsite")
+_PROGRAMS = {"base": "taking a base backup", "verify": "proving the newest backup"}
+
+
+def require(stack: Stack) -> None:
+    """Refuse where no backups are kept."""
+    if SERVICE not in wanted(stack):
+        raise Refusal("no backups are kept: set BACKUP_DIR in .env, then `make up`")
+
+
+def wanted(stack: Stack) -> list[str]:
+    """Return the services that keep backups: BACKUP_DIR and RESTIC_REPOSITORY turn them on."""
+    services = stack.configuration["services"]
+    return [name for name in SERVICES if name in services and services[name]["deploy"]["replicas"]]
+
+
+def run(program: str) -> None:
+    """Run one of the backup service's programs; what it says is said here.
+
+    Raises:
+        Refusal: It cannot be run, or fails.
+    """
+    stack = Stack.read()
+    require(stack)
+    if not any(one.state is not State.STOPPED for one in stack.containers(SERVICE)):
+        raise Refusal("the backup service does not run: `make up`")
+    anew = os.environ.get("ANEW", "")
+    command = ("exec", "--no-TTY", f"--env=ANEW={anew}", SERVICE, "bash", "/berth/attempt.sh")
+    done = subprocess.run(["docker", "compose", *command, program], cwd=ROOT, check=False)
+    if done.returncode:
+        raise Refusal(f"{_PROGRAMS[program]} failed: `make doctor` shows it until it succeeds")
+
+
+def main() -> int:
+    """Run the program that is named.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        run(sys.argv[1])
+    except Refusal as refusal:
+        print(f"berth: {refusal}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

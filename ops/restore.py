@@ -1,0 +1,165 @@
+"""`make restore`: the database as late as can be, or as it was at a moment (TO); or beside the
+live one, to look (INTO=scratch)."""
+
+import os
+import sys
+import time
+
+from host.commands import Refusal
+from ops import backup, lock, program, up
+from ops.docker import DockerError, compose, docker, docker_log, tail
+from ops.https import Endpoint
+from ops.images import Images
+from ops.rollout import running
+from ops.stack import SERVICE, Stack
+from ops.terminal import Terminal
+
+_WAIT_SECONDS = 300
+_SCRATCH = "scratch"
+
+
+def restore(terminal: Terminal) -> None:
+    """Restore into the place that INTO names."""
+    stack = Stack.read()
+    backup.require(stack)
+    moment = os.environ.get("TO", "")
+    into = os.environ.get("INTO", "")
+    if into not in {"", _SCRATCH}:
+        raise Refusal(f"INTO={into}: leave it out to replace the database, or give {_SCRATCH}")
+    with lock.held(stack.project, "restore"):
+        if into:
+            restore_beside(stack, moment, terminal)
+        else:
+            confirm(stack, moment)
+            replace(stack, moment, terminal)
+
+
+def confirm(stack: Stack, moment: str) -> None:
+    """Say what will be replaced, and have that confirmed.
+
+    Raises:
+        Refusal: It is not.
+    """
+    until = f"of {moment}" if moment else "up to the newest write that was copied"
+    print(
+        f"This replaces the database of the stack {stack.project} (the volume "
+        f"{stack.project}_database)\nwith its state {until}. The app answers 503 meanwhile; the "
+        "old data stays until the new serves."
+    )
+    if os.environ.get("YES"):
+        return
+    if not sys.stdin.isatty():
+        raise Refusal("nobody is there to confirm that: YES=1 does it for scripts")
+    if input("Type yes to go on: ").strip() != "yes":
+        raise Refusal("not confirmed, so nothing has changed")
+
+
+def replace(stack: Stack, moment: str, terminal: Terminal) -> None:
+    """Replace the database.
+
+    Raises:
+        Refusal: That fails; what was there serves again.
+    """
+    began = time.monotonic()
+    replicas = len(running(stack.replicas())) or stack.wanted
+    swapped = False
+    up.ensure_image(stack, Images(stack), terminal)
+    try:
+        if not moment:
+            # So that the log is complete: the newest write is the last one that was acknowledged.
+            stop(terminal)
+        with terminal.step("recovering beside the old data"):
+            found = step("recover", moment, terminal)
+        terminal.say("\n".join(line for line in found.splitlines() if line.startswith("  ")))
+        if moment:
+            stop(terminal)
+        with terminal.step("putting it in the old data's place"):
+            swapped = True
+            step("swap")
+        serve(stack, replicas, terminal)
+    except BaseException as failure:
+        with terminal.step("bringing back what was there"):
+            if swapped:
+                compose("stop", SERVICE, "db")
+                step("back")
+            compose("up", "--detach", f"--scale={SERVICE}={replicas}")
+        if isinstance(failure, Refusal):
+            raise Refusal(f"not restored, what was there serves again: {failure}") from None
+        raise
+    step("keep")
+    terminal.say(f"restored, {time.monotonic() - began:.1f} s in all; a base backup of it begins")
+
+
+def stop(terminal: Terminal) -> None:
+    """Stop the app, then the database, which hands the rest of its log to the backup first."""
+    with terminal.step("stopping the app and the database"):
+        compose("stop", SERVICE)
+        compose("stop", "db")
+
+
+def step(name: str, moment: str = "", terminal: Terminal | None = None) -> str:
+    """Run a step of backup/restore.sh in the database's volume; return what it says.
+
+    Raises:
+        Refusal: It fails; the sentence is its own.
+    """
+    try:
+        return compose(
+            *("run", "--rm", "--no-deps", "--no-TTY", "restore", name),
+            environment={"TO": moment},
+            merged=True,
+            given_up_by=terminal,
+        )
+    except DockerError as error:
+        raise Refusal(tail(str(error), 4)) from None
+
+
+def serve(stack: Stack, replicas: int, terminal: Terminal) -> None:
+    """Bring the app back, and see that it answers.
+
+    Raises:
+        Refusal: It does not.
+    """
+    with terminal.step("starting the app on it"):
+        compose("up", "--detach", "--wait", f"--wait-timeout={_WAIT_SECONDS}", "db")
+        compose("up", "--detach", f"--scale={SERVICE}={replicas}")
+        up.await_answer(Endpoint(stack.domain, *stack.published(443)), terminal)
+
+
+def restore_beside(stack: Stack, moment: str, terminal: Terminal) -> None:
+    """Restore into a database of its own.
+
+    Raises:
+        Refusal: That fails.
+    """
+    with terminal.step("recovering into scratch"):
+        remove = ("rm", "--stop", "--force", "--volumes", _SCRATCH)
+        compose(f"--profile={_SCRATCH}", *remove)
+        try:
+            compose(
+                *(f"--profile={_SCRATCH}", "up", "--detach", "--wait", "--no-deps", _SCRATCH),
+                environment={"TO": moment},
+                given_up_by=terminal,
+            )
+        except DockerError:
+            name = f"--filter=label=com.docker.compose.service={_SCRATCH}"
+            project = f"--filter=label=com.docker.compose.project={stack.project}"
+            (container, *_) = docker("ps", "--all", "--quiet", name, project).split() or [""]
+            raise Refusal(tail(docker_log(container, 4), 4)) from None
+    terminal.say(
+        "look:   docker compose exec scratch psql --dbname=berth\n"
+        f"remove: docker compose --profile={_SCRATCH} {' '.join(remove)}"
+    )
+
+
+def main() -> int:
+    """Restore.
+
+    Returns:
+        The exit code.
+    """
+    return program.run(restore, "`make restore` begins again")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
