@@ -1,0 +1,245 @@
+"""What was acknowledged survives the loss of the database; backups that cannot do that say so."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+import requests
+
+from tests.stack.stack import HERE, Stack, docker, poll, running
+from tests.stack.writer import writing
+
+
+@pytest.fixture(scope="module")
+def kept() -> Iterator[Stack]:
+    """A stack whose writes wait for their copy; a test leaves it serving and backed up."""
+    with running(
+        "berth-test-backup", scale=2, BACKUP_DIR="backups", BACKUP_SYNCHRONOUS="on"
+    ) as stack:
+        poll("the first answer", stack.answers)
+        await_proof(stack)
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def cramped() -> Iterator[Stack]:
+    """A stack whose backups have a small disk of their own."""
+    files = f"compose.yaml:{HERE}/compose.small-backups.yaml"
+    with running(
+        "berth-test-cramped", scale=1, BACKUP_DIR="backups", COMPOSE_FILE=files
+    ) as stack:
+        poll("the first answer", stack.answers)
+        await_proof(stack)
+        yield stack
+
+
+def test_no_acknowledged_write_is_lost_with_the_database(kept: Stack) -> None:
+    """Each waited for its copy, so the volume's end costs none."""
+    poll("waiting for the copy", lambda: setting(kept) == "backup")
+    with writing(kept, "waited") as writer:
+        destroy_database(kept)
+    said = kept.run("make", "restore", "YES=1").stdout
+    assert "the schema is at" in said
+    assert set(writer.acknowledged) <= names(kept)
+    await_proof(kept)
+
+
+def test_at_most_the_last_second_is_lost_when_writes_do_not_wait(kept: Stack) -> None:
+    """Without waiting, the copy is still only moments behind."""
+    kept.environment["BACKUP_SYNCHRONOUS"] = "off"
+    kept.compose("up", "--detach", "--no-deps", "backup")
+    poll("not waiting", lambda: setting(kept) == "")
+    await_proof(kept)
+    with writing(kept, "unwaited") as writer:
+        writer.await_more(200)
+        destroyed = destroy_database(kept)
+    kept.run("make", "restore", "YES=1")
+    there = names(kept)
+    lost = [at for name, at in writer.acknowledged.items() if name not in there]
+    print(f"lost {len(lost)} of {len(writer.acknowledged)} acknowledged writes")
+    assert all(at > destroyed - 1 for at in lost), (destroyed, lost)
+    await_proof(kept)
+
+
+def test_restoring_a_moment_shows_exactly_what_was_there(kept: Stack) -> None:
+    """Of two writes, the first; at first beside the live database, then in its place."""
+    post(kept, "before")
+    time.sleep(0.1)
+    moment = datetime.now(UTC).isoformat(sep=" ")
+    time.sleep(0.1)
+    post(kept, "after")
+    kept.run("make", "restore", f"TO={moment}", "INTO=scratch")
+    try:
+        beside = names(kept, "scratch")
+        assert "before" in beside
+        assert "after" not in beside
+        assert {"before", "after"} <= names(kept)
+    finally:
+        kept.compose("--profile=scratch", "rm", "--stop", "--force", "--volumes", "scratch")
+    kept.run("make", "restore", f"TO={moment}", "YES=1")
+    assert names(kept) == beside
+    poll("the app on it", kept.answers)
+    await_proof(kept)
+
+
+def test_a_restore_that_fails_leaves_what_was_there(kept: Stack) -> None:
+    """A moment before the first backup, and nobody to confirm."""
+    before = names(kept)
+    unconfirmed = kept.run("make", "restore", check=False)
+    assert unconfirmed.returncode != 0
+    assert "YES=1" in unconfirmed.stderr
+    done = kept.run("make", "restore", "TO=2001-01-01 00:00:00+00", "YES=1", check=False)
+    assert done.returncode != 0
+    assert "no base backup is older than 2001-01-01" in done.stderr
+    assert names(kept) == before
+    assert kept.answers()
+
+
+def test_a_flipped_byte_is_found_and_named(kept: Stack) -> None:
+    """By `make verify-backup`, whose finding stays in `make doctor` until a proof succeeds."""
+    newest = inside(kept, "ls -d /backups/*/*/base/*/* | sort | tail -n 1")
+    file = "global/1262"
+    flip(kept, f"{newest}/{file}")
+    done = kept.run("make", "verify-backup", check=False)
+    assert done.returncode != 0
+    assert f'checksum mismatch for file "{file}"' in done.stdout
+    assert newest.rsplit("/", 1)[1] in done.stdout
+    assert file in alarm(kept)
+    flip(kept, f"{newest}/{file}")
+    kept.run("make", "verify-backup")
+    assert alarm(kept) == ""
+
+
+def test_a_flipped_byte_in_the_log_is_found_and_named(kept: Stack) -> None:
+    """PostgreSQL takes it for the log's end; but it is known how far the log was received."""
+    segment = inside(kept, "ls -d /backups/*/*/wal/*.partial | sort | tail -n 1")
+    name = segment.rsplit("/", 1)[1].removesuffix(".partial")
+    with writing(kept, "logged"):
+        pass
+    at = int(psql(kept, "SELECT file_offset FROM pg_walfile_name_offset(pg_current_wal_lsn())"))
+    with writing(kept, "later"):
+        time.sleep(6)
+    flip(kept, segment, at + 30)
+    done = kept.run("make", "verify-backup", check=False)
+    assert done.returncode != 0
+    assert f"the log is damaged in wal/{name}" in done.stdout
+    flip(kept, segment, at + 30)
+    kept.run("make", "verify-backup")
+
+
+def test_the_app_serves_on_without_its_backup_service(kept: Stack) -> None:
+    """What it missed, it copies when it is back."""
+    (backup,) = kept.containers("backup")
+    with writing(kept, "alone") as writer:
+        docker("kill", backup["Id"])
+        assert "does not run" in alarm(kept)
+        writer.await_more()
+        assert not writer.refused
+        docker("start", backup["Id"])
+        poll("the alarm's end", lambda: alarm(kept) == "")
+    assert not writer.refused
+    kept.run("make", "verify-backup")
+
+
+def test_the_app_serves_on_while_the_disk_of_its_backups_is_full(cramped: Stack) -> None:
+    """The alarm is raised; with room again, the copy catches up by itself."""
+    inside(cramped, "head -c 1G /dev/zero > /backups/ballast || true")
+    with writing(cramped, "full") as writer:
+        psql(cramped, "SELECT pg_switch_wal()")
+        poll("the alarm", lambda: "No space left on device" in alarm(cramped))
+        writer.await_more()
+        inside(cramped, "rm /backups/ballast")
+        poll("the alarm's end", lambda: alarm(cramped) == "")
+    assert not writer.refused
+    cramped.run("make", "verify-backup")
+
+
+def test_an_empty_disk_where_backups_were_raises_the_alarm(cramped: Stack) -> None:
+    """It may just not be mounted; only a person can tell."""
+    with writing(cramped, "vanished") as writer:
+        (backup,) = cramped.containers("backup")
+        docker("kill", backup["Id"])
+        docker("start", backup["Id"])
+        poll("the alarm", lambda: "is its disk mounted?" in alarm(cramped))
+        writer.await_more()
+        cramped.run("make", "backup", "ANEW=yes")
+        poll("the alarm's end", lambda: alarm(cramped) == "")
+    assert not writer.refused
+    cramped.run("make", "verify-backup")
+
+
+def test_a_dead_backup_cannot_fill_the_databases_disk(kept: Stack) -> None:
+    """What its slot holds back is bounded."""
+    assert psql(kept, "SHOW max_slot_wal_keep_size") == "4GB"
+
+
+def destroy_database(stack: Stack) -> float:
+    """Lose the database with its volume, as with its disk; returns when."""
+    (db,) = stack.containers("db")
+    destroyed = time.monotonic()
+    docker("kill", db["Id"])
+    docker("rm", "--force", "--volumes", db["Id"])
+    docker("volume", "rm", f"{stack.project}_database")
+    return destroyed
+
+
+def alarm(stack: Stack) -> str:
+    """Return what the doctor has against the backups; empty if they are well."""
+    said = stack.run("python3", "-m", "ops.doctor", "--json", check=False).stdout
+    (found,) = [one for one in json.loads(said) if one["check"] == "backups"]
+    return found["says"] if found["level"] == "bad" else ""
+
+
+def await_proof(stack: Stack) -> None:
+    """Return once the schedule has proven the newest base backup of the present history."""
+
+    def proven() -> bool:
+        script = (
+            'newest=$(ls -d "$(cat /tmp/history)"/base/*/* | sort | tail -n 1);'
+            '[[ -n $newest && $(cut -d" " -f2 /backups/proven) == "${newest##*/}" ]]'
+        )
+        command = ("docker", "compose", "exec", "-T", "backup", "bash", "-c", script)
+        return stack.run(*command, check=False).returncode == 0
+
+    poll("a proof", proven, seconds=60)
+
+
+def inside(stack: Stack, script: str) -> str:
+    """Return what a line of bash prints in the backup service."""
+    return stack.run(
+        "docker", "compose", "exec", "-T", "backup", "bash", "-c", script
+    ).stdout.strip()
+
+
+def flip(stack: Stack, file: str, at: int = 100) -> None:
+    """Change one byte of a file; doing it twice undoes it."""
+    inside(
+        stack,
+        f"byte=$(od -An -tu1 -j{at} -N1 {file}); chmod u+w {file};"
+        f"printf \"\\\\x$(printf %02x $((byte ^ 255)))\" | dd of={file} bs=1 seek={at} conv=notrunc",
+    )
+
+
+def psql(stack: Stack, statement: str, service: str = "db", database: str = "postgres") -> str:
+    """Return what a statement yields."""
+    command = ("psql", "-At", f"--dbname={database}", f"--command={statement}")
+    return stack.run("docker", "compose", "exec", "-T", service, *command).stdout.strip()
+
+
+def setting(stack: Stack) -> str:
+    """Return whom writes wait for."""
+    return psql(stack, "SHOW synchronous_standby_names")
+
+
+def names(stack: Stack, service: str = "db") -> set[str]:
+    """Return the names of all items."""
+    return set(psql(stack, "SELECT name FROM items", service, "berth").splitlines())
+
+
+def post(stack: Stack, name: str) -> None:
+    """Write an item."""
+    with stack.session() as session:
+        answer = session.post(stack.url("/items"), json={"name": name}, timeout=10)
+    assert answer.status_code == requests.codes.created
