@@ -47,7 +47,7 @@ def test_container_writes_to_its_own_data_alone(stack: Stack, service: str) -> N
     """Whatever else is mounted is mounted to be read."""
     container = one(stack, service)
     writable = {mount["Destination"] for mount in container["Mounts"] if mount["RW"]}
-    assert writable == WRITABLE.get(service, set())
+    assert writable <= WRITABLE.get(service, set())
 
 
 @pytest.mark.parametrize("service", ["traefik", "api", "db", "docker-proxy"])
