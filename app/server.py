@@ -4,6 +4,7 @@ The first SIGTERM or SIGINT starts the drain: /readyz turns to 503 and serving g
 DRAIN_SECONDS, while the proxy takes this replica out. Then the listener closes and what is in
 flight, WebSockets included, has SHUTDOWN_SECONDS to finish. The exit code is 0. A second signal,
 or one before start-up has finished, ends the process at once with 128 + the signal's number.
+With API_WORKERS above 1 all this is true of each of the processes that app/workers.py keeps.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from app import logs
+from app import logs, workers
 from app.database import DatabaseUnavailableError, connect
 from app.lifecycle import CloseWhileDraining, Lifecycle
 from app.main import create_app
@@ -36,9 +37,12 @@ KEEP_ALIVE_SECONDS = 75
 # address of X-Forwarded-For, which is whatever the client wrote there.
 PROXIES = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
 
+TICKS_PER_SECOND = 10
+
 
 class Server(uvicorn.Server):
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, beat: workers.Beat | None = None) -> None:
+        self.beat = beat
         settings: Settings = app.state.settings
         self.settings = settings
         self.lifecycle: Lifecycle = app.state.lifecycle
@@ -89,6 +93,8 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if self.lifecycle.draining and time.monotonic() >= self.drain_ends:
             self.should_exit = True
+        if self.beat and counter % TICKS_PER_SECOND == 0:
+            self.beat()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -96,6 +102,8 @@ class Server(uvicorn.Server):
         deadline = time.monotonic() + self.settings.shutdown_seconds
         for server in self.servers:
             server.close()
+        for listener in sockets or ():
+            listener.close()
         while self._websockets_open() and time.monotonic() < deadline:  # noqa: ASYNC110 - no event says so
             await asyncio.sleep(0.1)
         self.config.timeout_graceful_shutdown = max(1, ceil(deadline - time.monotonic()))
@@ -113,7 +121,15 @@ def main() -> None:
     faulthandler.enable()
     settings = load_settings()
     logs.configure(settings.log_level)
-    Server(create_app(settings)).run()
+    app = create_app(settings)
+    if settings.api_workers == 1:
+        Server(app).run()
+        return
+
+    def serve(listener: socket.socket, beat: workers.Beat) -> None:
+        Server(app, beat).run([listener])
+
+    sys.exit(workers.Workers(settings.api_workers, settings.host, settings.port, serve).run())
 
 
 if __name__ == "__main__":

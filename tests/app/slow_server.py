@@ -1,13 +1,14 @@
 """The server with a few endpoints that take their time."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
 
-from app import server
+from app import server, workers
 from app.main import create_app
 from app.settings import Settings
 
@@ -29,6 +30,11 @@ def create_slow_app(settings: Settings) -> FastAPI:
 
         return StreamingResponse(parts())
 
+    @app.get("/busy/{seconds}")
+    async def busy(seconds: float) -> int:
+        time.sleep(seconds)  # noqa: ASYNC251 - so that other processes take the other requests
+        return os.getpid()
+
     @app.get("/block")
     async def block() -> None:
         time.sleep(60)  # noqa: ASYNC251 - the very fault that is wanted
@@ -44,4 +50,6 @@ def create_slow_app(settings: Settings) -> FastAPI:
 
 if __name__ == "__main__":
     setattr(server, "create_app", create_slow_app)  # noqa: B010 - so that main() is the real one
+    setattr(workers, "SILENCE_SECONDS", 2)  # noqa: B010
+    setattr(workers, "YOUNG_SECONDS", 1)  # noqa: B010
     server.main()

@@ -4,6 +4,7 @@ from tests.app.programs import Environment, run
 
 BAD = {
     "PORT": "http",
+    "API_WORKERS": "0",
     "LOG_LEVEL": "loud",
     "DATABASE_PORT": "70000",
     "DATABASE_POOL_SIZE": "0",
