@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import json
 import random
 import ssl
 import threading
@@ -114,6 +115,19 @@ def steady_load(stack: Stack, *, rate: int = 300) -> Iterator[Load]:
         thread.join()
     if failure:
         raise failure[0]
+
+
+def assert_stored_once(stack: Stack, load: Load) -> None:
+    """Every POST that was answered 201 has its row, and every row is of one POST that was sent."""
+    query = "SELECT json_agg(json_build_array(name, id)) FROM items"
+    psql = ("psql", "--dbname=berth", "--tuples-only", "--no-align", f"--command={query}")
+    pairs = json.loads(stack.compose("exec", "-T", "db", *psql))
+    rows = dict(pairs)
+    assert len(rows) == len(pairs), "a POST was carried out twice"
+    lost = load.acknowledged.items() - rows.items()
+    assert not lost, f"acknowledged and lost: {lost}"
+    stray = {row for row in rows if row.startswith(load.prefix)} - load.sent
+    assert not stray, f"stored and never sent: {stray}"
 
 
 def _await_steady(load: Load, thread: threading.Thread) -> None:

@@ -1,6 +1,5 @@
 """Whatever happens to replicas, the proxy or the database, under a steady load of GET and POST."""
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ import pytest
 
 from tests.stack import events, report
 from tests.stack.events import Event, all_answer, harm, restart_database, settle
-from tests.stack.load import Load, steady_load
+from tests.stack.load import Load, assert_stored_once, steady_load
 from tests.stack.stack import Stack, docker, running_with_ca
 
 # How many POSTs a replica may have in hand when it is harmed: nobody else may repeat those.
@@ -39,22 +38,8 @@ def under_load(stack: Stack, name: str, event: Event, *, scale: int = 4) -> Load
         event(stack, load.mark)
         settle()
     report.record(name, "Berth", load)
-    rows = stored(stack)
-    lost = load.acknowledged.items() - rows.items()
-    assert not lost, f"acknowledged and lost: {lost}"
-    stray = {row for row in rows if row.startswith(load.prefix)} - load.sent
-    assert not stray, f"stored and never sent: {stray}"
+    assert_stored_once(stack, load)
     return load
-
-
-def stored(stack: Stack) -> dict[str, str]:
-    """Return the id of every row by its name; a name that is there twice fails."""
-    query = "SELECT json_agg(json_build_array(name, id)) FROM items"
-    psql = ("psql", "--dbname=berth", "--tuples-only", "--no-align", f"--command={query}")
-    pairs = json.loads(stack.compose("exec", "-T", "db", *psql))
-    rows = dict(pairs)
-    assert len(rows) == len(pairs), "a POST was carried out twice"
-    return rows
 
 
 def test_scaling_up_and_down_loses_no_request(stack: Stack) -> None:
