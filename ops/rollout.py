@@ -133,8 +133,12 @@ class Rollout:
         self._remove([one for one in self._stack.replicas() if one.state is State.STOPPED])
         while True:
             replicas = self._stack.replicas()
-            # The broken first, since they serve nobody.
+            # The ill first, since they serve nobody.
             old = sorted(filter(stale, replicas), key=lambda one: one.state is State.HEALTHY)
+            ill = [one for one in old if one.state is not State.HEALTHY]
+            if surplus := ill[: max(0, len(replicas) - self._wanted)]:
+                self._drain(surplus)
+                continue
             missing = self._wanted - (len(replicas) - len(old))
             if not old and missing <= 0:
                 return
