@@ -6,7 +6,7 @@ source /berth/lib.sh
 
 for history in $(printf '%s\n' "$root/$(< $root/system)"/* | sort --reverse); do
     for file in "$history/wal/$1" "$history/wal/$1.partial"; do
-        if [[ -f $file ]]; then
+        if [[ -s $file ]]; then
             exec cp "$file" "$2"
         fi
     done

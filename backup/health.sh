@@ -5,13 +5,13 @@ set -euo pipefail
 source /berth/lib.sh
 
 alarms=()
-last_words() { tail -n 1 "$1" 2> /dev/null | cut -c 1-300; }
+last_words() { tail -n 1 "$1" | cut -c 1-500; }
 
 streaming=$(sql "SELECT count(*) FROM pg_stat_replication
     WHERE application_name = 'backup' AND state = 'streaming'" 2> /dev/null) || streaming=0
-[[ $streaming == 1 ]] || alarms+=("the log is not being copied: $(last_words /tmp/stream)")
+[[ $streaming == 1 ]] || alarms+=("the log is not being copied: $(head -n 1 /tmp/stream)")
 [[ ! -s /tmp/base ]] || alarms+=("the last base backup failed: $(last_words /tmp/base)")
-[[ ! -s /tmp/verify ]] || alarms+=("the last proof failed: $(tail -n 3 /tmp/verify | tr '\n' ' ')")
+[[ ! -s /tmp/verify || $root/proven -nt /tmp/verify ]] || alarms+=("the last proof failed: $(last_words /tmp/verify)")
 
 if newest=$(backups 2> /dev/null | tail -n 1 | xargs -r basename) && [[ -n $newest ]]; then
     says="base backup $(spoken "$(age "$newest")") old, the log copied as it is written"

@@ -13,11 +13,13 @@ stream() {
         if history=$(find_history 2> /tmp/stream); then
             echo "$history" > /tmp/history
             echo "copying the log to $history"
+            # What a full disk left: a file that was to be filled with zeros before anything else.
+            find "$history/wal" -name '*.partial' ! -size 16777216c -delete
             # Stops when the connection or the disk does, and goes on where it had been.
             pg_receivewal --directory="$history/wal" --slot=backup --no-loop \
                 --status-interval=1 "${synchronous[@]}" > /tmp/stream 2>&1 || true
         fi
-        tail -n 1 /tmp/stream
+        head -n 1 /tmp/stream
         sleep 1
     done
 }
