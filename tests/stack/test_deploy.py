@@ -1,0 +1,431 @@
+"""A new version, an old one, other settings: brought into service while requests go on."""
+
+import errno
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.stack import report
+from tests.stack.events import harm, settle
+from tests.stack.load import Load, assert_stored_once, steady_load
+from tests.stack.stack import Stack, copy_of_repository, docker, poll, running_with_ca
+
+REPLICAS = 4
+# Where it does not matter how many are replaced at a time: all at once is quickest, but leaves
+# little of a small machine to requests.
+AT_ONCE = f"SURGE={REPLICAS}"
+BY_HALVES = f"SURGE={REPLICAS // 2}"
+LONG_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Four replicas of a copy of the repository, whose code may be changed."""
+    scratch = tmp_path_factory.mktemp("deploy")
+    with running_with_ca(
+        "berth-test-deploy",
+        scratch,
+        scale=REPLICAS,
+        folder=copy_of_repository(scratch),
+        overlays=["faults"],
+        API_REPLICAS=str(REPLICAS),
+    ) as stack:
+        yield stack
+
+
+@pytest.fixture
+def stack(whole: Stack) -> Iterator[Stack]:
+    """A whole stack, which the test must leave as whole."""
+    assert_whole(whole)
+    yield whole
+    assert_whole(whole)
+
+
+def assert_whole(stack: Stack) -> None:
+    """As many replicas as there should be, all of them healthy and of one version."""
+    assert len(stack.containers("api", everything=True)) == REPLICAS
+    assert len(stack.healthy()) == REPLICAS
+    assert len(images(stack)) == 1
+
+
+def images(stack: Stack) -> set[str]:
+    """Return the ids of the images that replicas run."""
+    return {replica["Image"] for replica in stack.containers("api")}
+
+
+def ids(stack: Stack) -> set[str]:
+    """Return the ids of the replicas."""
+    return {replica["Id"] for replica in stack.containers("api")}
+
+
+def current(stack: Stack) -> str:
+    """Return the id of the image that Compose would start."""
+    return docker("image", "inspect", "--format={{.Id}}", f"{stack.project}-api:current")
+
+
+def tags(stack: Stack) -> list[str]:
+    """Return the tags of the app's images, the newest first."""
+    listed = docker("image", "ls", "--format={{.Tag}}", f"{stack.project}-api").split()
+    return sorted(set(listed) - {"current"}, reverse=True)
+
+
+def version(stack: Stack) -> str:
+    """Return the version that all replicas say they are."""
+    with stack.session() as session:
+        answers = [session.get(stack.url("/version"), timeout=10).json() for _ in range(12)]
+    (only,) = {answer["version"] for answer in answers}
+    return str(only)
+
+
+def change_code(stack: Stack) -> None:
+    """Write code that nobody has deployed yet."""
+    (stack.folder / "app/changed.py").write_text(f"# {time.time_ns()}\n")
+
+
+@contextmanager
+def never_healthy(stack: Stack) -> Iterator[None]:
+    """Break the code for a while."""
+    health = stack.folder / "app/health.py"
+    good = health.read_text()
+    health.write_text(good.replace("if reason is None:", "if reason == 'never':"))
+    try:
+        yield
+    finally:
+        health.write_text(good)
+
+
+def write_migration(stack: Stack, *statements: str) -> Path:
+    """Write the next migration."""
+    versions = stack.folder / "migrations/versions"
+    last = max(int(file.name[:4]) for file in versions.glob("[0-9]*.py"))
+    file = versions / f"{last + 1:04}_next.py"
+    lines = "".join(f"    op.execute({statement!r})\n" for statement in statements)
+    file.write_text(
+        "from alembic import op\n"
+        f"revision, down_revision = '{last + 1:04}', '{last:04}'\n"
+        f"def upgrade() -> None:\n{lines}"
+    )
+    return file
+
+
+def sql(stack: Stack, statement: str) -> list[str]:
+    """Return what the database answers to a statement, one line per row."""
+    psql = ("psql", "--dbname=berth", "--tuples-only", "--no-align", f"--command={statement}")
+    return stack.compose("exec", "-T", "db", *psql).split()
+
+
+def start(
+    stack: Stack, *command: str, terminal: int = subprocess.DEVNULL, **variables: str
+) -> subprocess.Popen[bytes]:
+    """Start a command in the stack's folder, and do not wait for it."""
+    return subprocess.Popen(
+        command,
+        cwd=stack.folder,
+        env={**os.environ, **stack.environment, **variables},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+
+
+@contextmanager
+def nothing_lost(stack: Stack, name: str = "") -> Iterator[Load]:
+    """Have requests go on meanwhile, and not one of them fail; a name is for the table."""
+    with steady_load(stack) as load:
+        load.mark()
+        yield load
+        settle(1)
+    if name:
+        report.record(name, "Berth", load)
+    assert load.why() == {}
+    assert_stored_once(stack, load)
+
+
+def test_deploying_replaces_every_replica_and_loses_no_request(stack: Stack) -> None:
+    """One at a time, as is the default; afterwards all are new, and as many as before."""
+    before, old = ids(stack), version(stack)
+    change_code(stack)
+    with nothing_lost(stack, "deploy of a good image"):
+        said = stack.run("make", "deploy").stdout
+    assert not before & ids(stack)
+    assert version(stack) == tags(stack)[0] != old
+    assert f" → {tags(stack)[0]}; no migrations; " in said.splitlines()[-1]
+
+
+def test_deploying_the_same_tree_does_nothing(stack: Stack) -> None:
+    """It says so, and leaves no image behind."""
+    stack.run("make", "deploy", AT_ONCE)
+    before, kept = ids(stack), tags(stack)
+    assert "unchanged: 4 replicas of" in stack.run("make", "deploy").stdout
+    assert ids(stack) == before
+    assert tags(stack) == kept
+
+
+def memory(stack: Stack) -> set[int]:
+    """Return the memory limits of the replicas, in MiB."""
+    return {replica["HostConfig"]["Memory"] >> 20 for replica in stack.containers("api")}
+
+
+@pytest.mark.parametrize(
+    ("command", "megabytes"), [("deploy", 250), ("up", 240)], ids=["deploy", "up"]
+)
+def test_changed_settings_are_rolled_out(stack: Stack, command: str, megabytes: int) -> None:
+    """The same image in new containers; `docker compose up -d` alone would stop them all first."""
+    before, image = ids(stack), images(stack)
+    stack.environment["API_MEMORY"] = f"{megabytes}m"
+    with nothing_lost(stack, f"`make {command}` of changed settings"):
+        stack.run("make", command, BY_HALVES)
+    assert not before & ids(stack)
+    assert images(stack) == image
+    assert memory(stack) == {megabytes}
+
+
+def test_version_that_never_becomes_healthy_never_serves(stack: Stack) -> None:
+    """The deploy aborts by itself; nothing of the new version stays."""
+    before, pointed, kept = ids(stack), current(stack), tags(stack)
+    with (
+        never_healthy(stack),
+        nothing_lost(stack, "deploy whose replicas never become healthy"),
+    ):
+        done = stack.run("make", "deploy", "DEPLOY_SECONDS=5", check=False)
+    assert done.returncode != 0
+    assert "is not healthy after 5 s" in done.stderr
+    assert "goes on serving" in done.stderr
+    assert ids(stack) == before
+    assert current(stack) == pointed
+    assert tags(stack) == kept
+
+
+def test_failing_migration_changes_nothing(stack: Stack) -> None:
+    """It is rolled back, and no new replica is ever started."""
+    before, pointed, kept = ids(stack), current(stack), tags(stack)
+    file = write_migration(
+        stack, "CREATE TABLE half_done (id int)", "ALTER TABLE nowhere ADD COLUMN x int"
+    )
+    try:
+        with nothing_lost(stack, "deploy whose migration fails"):
+            done = stack.run("make", "deploy", check=False)
+    finally:
+        file.unlink()
+    assert done.returncode != 0
+    assert 'relation "nowhere" does not exist' in done.stderr
+    assert sql(stack, "SELECT to_regclass('half_done')") == []
+    assert (ids(stack), current(stack), tags(stack)) == (before, pointed, kept)
+
+
+def test_migration_that_cannot_have_its_lock_gives_way_to_requests(stack: Stack) -> None:
+    """It asks ten times for a second each, and lets requests through in between."""
+    before = ids(stack)
+    file = write_migration(stack, "ALTER TABLE items ADD COLUMN colour text")
+    locked = "BEGIN; LOCK TABLE items IN ACCESS SHARE MODE; SELECT pg_sleep(3600)"
+    holder = start(
+        stack, "docker", "compose", "exec", "-T", "db", "psql", "berth", f"--command={locked}"
+    )
+    sessions = (
+        "FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3600)' AND pid <> pg_backend_pid()"
+    )
+    try:
+        poll("the lock", lambda: sql(stack, f"SELECT pid {sessions}"))
+        with nothing_lost(stack, "deploy whose migration waits on a lock for too long"):
+            done = stack.run("make", "deploy", check=False)
+    finally:
+        sql(stack, f"SELECT pg_terminate_backend(pid) {sessions}")
+        holder.wait()
+        file.unlink()
+    assert done.returncode != 0
+    assert "lock timeout" in done.stderr
+    assert ids(stack) == before
+
+
+def test_rolling_back_brings_the_version_before(stack: Stack) -> None:
+    """Without building anything, and without losing a request."""
+    if len(tags(stack)) < 2:
+        change_code(stack)
+        stack.run("make", "deploy", AT_ONCE)
+    new, old, *_ = tags(stack)
+    assert version(stack) == new
+    with nothing_lost(stack, "rollback"):
+        stack.run("make", "rollback", BY_HALVES)
+    assert version(stack) in {old, "dev"}
+
+
+def test_rolling_back_after_a_migration_keeps_the_newer_schema(stack: Stack) -> None:
+    """Migrations expand before they contract, so the older version works with what it finds."""
+    old = version(stack)
+    write_migration(stack, f"ALTER TABLE items ADD COLUMN expanded_{time.time_ns()} text")
+    assert "1 migration (" in stack.run("make", "deploy", AT_ONCE).stdout
+    revision = sql(stack, "SELECT version_num FROM alembic_version")
+    with nothing_lost(stack, "rollback after a migration"):
+        stack.run("make", "rollback", BY_HALVES)
+    assert version(stack) == old
+    assert sql(stack, "SELECT version_num FROM alembic_version") == revision
+
+
+def started(stack: Stack, service: str) -> list[tuple[str, str]]:
+    """Return which containers of a service run, and since when."""
+    return [(one["Id"], one["State"]["StartedAt"]) for one in stack.containers(service)]
+
+
+def test_starting_with_a_setting_that_cannot_work_leaves_the_site_up(stack: Stack) -> None:
+    """One sentence, and everything that ran still runs."""
+    services = ("traefik", "db", "api", "docker-proxy")
+    before = [started(stack, service) for service in services]
+    done = stack.run("make", "up", "DOMAIN=https://berth.test", check=False)
+    assert done.returncode != 0
+    assert "berth: DOMAIN=https://berth.test: give the bare host name" in done.stderr
+    assert [started(stack, service) for service in services] == before
+    assert stack.answers()
+
+
+def test_one_change_at_a_time(stack: Stack) -> None:
+    """Whoever comes second is told who is at work; the first one can be told to stop."""
+    before = ids(stack)
+    change_code(stack)
+    first = start(stack, "python3", "-m", "ops.deploy")
+    lock = stack.folder / ".deploy.lock"
+    poll("the first one's lock", lambda: lock.exists() and lock.read_text())
+    for command in ("deploy", "up", "rollback"):
+        done = stack.run("python3", "-m", f"ops.{command}", check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("berth: a deploy by ")
+        assert f"(process {first.pid})" in done.stderr
+    first.terminate()
+    assert first.wait(LONG_SECONDS) == 128 + 15
+    assert ids(stack) == before
+
+
+class Terminal:
+    """A person at a terminal of their own, who has typed a command."""
+
+    def __init__(self, stack: Stack, *command: str) -> None:
+        self._keyboard, screen = os.openpty()
+        os.set_blocking(self._keyboard, False)
+        self.shown = ""
+        self.process = start(stack, "setsid", "--ctty", *command, terminal=screen)
+        os.close(screen)
+
+    def look(self) -> str:
+        """Return what the screen has shown so far."""
+        with suppress(BlockingIOError):
+            try:
+                while read := os.read(self._keyboard, 4096):
+                    self.shown += read.decode()
+            except OSError as error:
+                if error.errno != errno.EIO:  # everybody at the other end is gone
+                    raise
+        return self.shown
+
+    def wait_for(self, text: str) -> None:
+        """Return once the screen shows a text."""
+        poll(f"{text!r} on the screen", lambda: text in self.look(), seconds=LONG_SECONDS)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C, and wait until the command has ended."""
+        os.write(self._keyboard, b"\x03")
+        poll("the end", lambda: (self.look(), self.process.poll())[1] is not None, seconds=60)
+        self.look()
+        os.close(self._keyboard)
+
+    def hang_up(self) -> None:
+        """Lose the connection, and wait until the command has ended."""
+        os.close(self._keyboard)
+        self.process.wait(LONG_SECONDS)
+
+
+@pytest.mark.parametrize("goodbye", [Terminal.interrupt, Terminal.hang_up])
+def test_deploy_that_is_broken_off_leaves_a_whole_service(stack: Stack, goodbye: object) -> None:
+    """By Ctrl-C, or by a terminal that is gone; the next deploy finishes it."""
+    change_code(stack)
+    with nothing_lost(stack):
+        terminal = Terminal(stack, "make", "deploy")
+        terminal.wait_for("draining")
+        assert callable(goodbye)
+        goodbye(terminal)
+        assert len(stack.healthy()) == len(stack.containers("api")) == REPLICAS
+        assert len(images(stack)) == 2
+    if goodbye == Terminal.interrupt:
+        assert "1 of 4 replicas are replaced and all of them serve" in terminal.shown
+        assert "`make deploy` finishes what is left" in terminal.shown
+    stack.run("make", "deploy", AT_ONCE)
+    assert images(stack) == {current(stack)}
+
+
+def kill_deploy(stack: Stack) -> None:
+    """Deploy, and kill that as soon as there are twice as many replicas."""
+    killed = start(stack, "python3", "-m", "ops.deploy", SURGE=str(REPLICAS))
+    poll("new replicas", lambda: len(ids(stack)) == 2 * REPLICAS, seconds=LONG_SECONDS)
+    killed.kill()
+    killed.wait()
+
+
+def test_deploy_that_is_killed_is_finished_by_the_next(stack: Stack) -> None:
+    """The number of replicas is what it was, whatever was left."""
+    change_code(stack)
+    with nothing_lost(stack):
+        kill_deploy(stack)
+        poll("all new replicas", lambda: len(stack.healthy()) == 2 * REPLICAS)
+        stack.run("make", "deploy")
+    assert images(stack) == {current(stack)}
+
+
+def test_deploy_that_is_killed_leaves_nothing_bad_behind(stack: Stack) -> None:
+    """New replicas that nobody has seen healthy are the first to go, not those that serve."""
+    with nothing_lost(stack):
+        with never_healthy(stack):
+            kill_deploy(stack)
+        stack.run("make", "deploy", BY_HALVES)
+    assert images(stack) == {current(stack)}
+
+
+def doctor(stack: Stack) -> dict[str, dict[str, str]]:
+    """Return what the doctor finds, by the name of the check."""
+    said = stack.run("python3", "-m", "ops.doctor", "--json", check=False).stdout
+    return {finding["check"]: finding for finding in json.loads(said)}
+
+
+def test_doctor_finds_nothing_wrong_with_a_whole_stack(stack: Stack) -> None:
+    """A tick for every check, and nothing to do."""
+    lines = stack.run("make", "doctor").stdout.splitlines()
+    assert all(line.startswith("✓ ") for line in lines), lines
+    assert len(lines) == len(doctor(stack))
+
+
+def test_crash_loop_backs_off_and_is_named(stack: Stack, tmp_path: Path) -> None:
+    """Each restart waits twice as long as the one before it; the doctor quotes the last words."""
+    ends = tmp_path / "faults.py"
+    ends.write_text("raise SystemExit('a setting is missing')")
+    before = ids(stack)
+    began = time.monotonic()
+    beside = ("--no-deps", "--no-recreate", f"--scale=api={REPLICAS + 1}")
+    stack.run("env", f"FAULTS_FILE={ends}", "docker", "compose", "up", "-d", *beside, "api")
+    try:
+        (looping,) = (c for c in stack.containers("api", everything=True) if c["Id"] not in before)
+
+        def restarts() -> int:
+            return int(docker("inspect", "--format={{.RestartCount}}", looping["Id"]))
+
+        poll("six restarts", lambda: restarts() >= 6)
+        assert time.monotonic() - began > sum(0.1 * 2**n for n in range(5))
+        poll("its words", lambda: "a setting is missing" in doctor(stack)["restarts"]["says"])
+        found = doctor(stack)["restarts"]
+        assert found["level"] == "bad"
+        assert f"{looping['Name'].lstrip('/')} crashes again and again" in found["says"]
+        assert stack.run("make", "doctor", check=False).returncode != 0
+        assert stack.answers()
+    finally:
+        docker("rm", "--force", looping["Id"])
+
+
+def test_doctor_names_a_replica_that_ran_out_of_memory(stack: Stack) -> None:
+    """And the variable that would give it more."""
+    victim = docker("inspect", "--format={{slice .Name 1}}", stack.healthy()[0])
+    harm("/faults/memory")(stack, lambda: None)
+    found = doctor(stack)["restarts"]
+    assert found["level"] == "warning"
+    assert f"{victim} out of memory (API_MEMORY)" in found["says"]
