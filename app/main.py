@@ -3,9 +3,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from app import errors, health
+from app.bounds import Bounds
 from app.database import DatabaseUnavailableError, open_database
+from app.docs import add_docs
+from app.envelope import Envelope
 from app.items import endpoints as items
 from app.lifecycle import Lifecycle
 from app.schema import Schema
@@ -18,13 +23,39 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
         yield {"database": database, "schema": Schema(database)}
 
 
+class App(FastAPI):
+    """FastAPI within bounds; what they refuse and what fails is in an envelope too."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        settings: Settings = self.state.settings
+        return Envelope(Bounds(super().build_middleware_stack(), settings.max_in_flight))
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
-    app = FastAPI(title="Berth", version=settings.app_version, lifespan=lifespan)
+    app = App(
+        title="Berth",
+        version=settings.app_version,
+        lifespan=lifespan,
+        max_body_size=settings.max_body_bytes,
+        responses=errors.RESPONSES,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.settings = settings
     app.state.lifecycle = Lifecycle()
     app.add_exception_handler(DatabaseUnavailableError, errors.database_unavailable)
     app.add_exception_handler(RequestValidationError, errors.invalid_request)
+    app.add_exception_handler(Exception, errors.unexpected)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins.split(),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Location", "Retry-After", "X-Request-ID"],
+        )
     app.include_router(health.router)
     app.include_router(items.router)
+    add_docs(app)
     return app

@@ -120,7 +120,7 @@ def main() -> None:
     # SIGABRT is how the container's health check ends a hung server: say where it hung.
     faulthandler.enable()
     settings = load_settings()
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     app = create_app(settings)
     if settings.api_workers == 1:
         Server(app).run()

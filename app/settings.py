@@ -10,6 +10,7 @@ LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
 ]
+LogFormat = Literal["json", "text"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -23,6 +24,7 @@ class Settings(BaseSettings):
     # Server processes in this container; above 1 only for hosts with many cores.
     api_workers: Annotated[int, Field(ge=1, le=64)] = 1
     log_level: LogLevel = "INFO"
+    log_format: LogFormat = "json"
     app_version: str = "dev"
 
     database_host: str = "db"
@@ -32,6 +34,13 @@ class Settings(BaseSettings):
     database_password_file: Path = Path("/run/secrets/database-password")
     # Connections per process. Few are faster than many: the database has as many cores as it has.
     database_pool_size: PositiveInt = 4
+
+    # What one request may bring, and how many of them one process works on at a time.
+    max_body_bytes: PositiveInt = 2**20
+    max_in_flight: PositiveInt = 250
+    # Web pages of other origins that a browser may let read answers, such as
+    # "https://example.org https://www.example.org"; by default none.
+    cors_origins: str = ""
 
     # Seconds of serving on after SIGTERM, for the proxy to notice; then seconds for what is
     # still in flight. The container's stop_grace_period must exceed their sum.
