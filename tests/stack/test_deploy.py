@@ -90,7 +90,7 @@ def change_code(stack: Stack) -> None:
 
 @contextmanager
 def never_healthy(stack: Stack) -> Iterator[None]:
-    """Break the code for a while."""
+    """Break the app's code for a while."""
     health = stack.folder / "app/health.py"
     good = health.read_text()
     health.write_text(good.replace("if reason is None:", "if reason == 'never':"))
@@ -289,7 +289,7 @@ def test_one_change_at_a_time(stack: Stack) -> None:
     change_code(stack)
     first = start(stack, "python3", "-m", "ops.deploy")
     lock = stack.folder / ".deploy.lock"
-    poll("the first one's lock", lambda: lock.exists() and lock.read_text())
+    poll("the first one's lock", lambda: lock.exists() and f" {first.pid}," in lock.read_text())
     for command in ("deploy", "up", "rollback"):
         done = stack.run("python3", "-m", f"ops.{command}", check=False)
         assert done.returncode == 1
@@ -325,12 +325,16 @@ class Terminal:
         """Return once the screen shows a text."""
         poll(f"{text!r} on the screen", lambda: text in self.look(), seconds=LONG_SECONDS)
 
-    def interrupt(self) -> None:
-        """Press Ctrl-C, and wait until the command has ended."""
-        os.write(self._keyboard, b"\x03")
+    def wait(self) -> None:
+        """Wait until the command has ended."""
         poll("the end", lambda: (self.look(), self.process.poll())[1] is not None, seconds=60)
         self.look()
         os.close(self._keyboard)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C, and wait until the command has ended."""
+        os.write(self._keyboard, b"\x03")
+        self.wait()
 
     def hang_up(self) -> None:
         """Lose the connection, and wait until the command has ended."""
@@ -356,20 +360,35 @@ def test_deploy_that_is_broken_off_leaves_a_whole_service(stack: Stack, goodbye:
     assert images(stack) == {current(stack)}
 
 
-def kill_deploy(stack: Stack) -> None:
-    """Deploy, and kill that as soon as there are twice as many replicas."""
-    killed = start(stack, "python3", "-m", "ops.deploy", SURGE=str(REPLICAS))
-    poll("new replicas", lambda: len(ids(stack)) == 2 * REPLICAS, seconds=LONG_SECONDS)
+def test_version_that_crashes_under_way_gives_way_to_the_one_before(stack: Stack) -> None:
+    """Though half of the replicas had been replaced by then."""
+    old, pointed, kept = images(stack), current(stack), tags(stack)
+    change_code(stack)
+    terminal = Terminal(stack, "make", "deploy", BY_HALVES)
+    terminal.wait_for("draining")
+    new = next(one["Id"] for one in stack.containers("api") if one["Image"] not in old)
+    stack.inside(new, "kill -KILL -- -1")
+    terminal.wait()
+    assert terminal.process.returncode != 0
+    assert "going back to" in terminal.shown
+    assert "goes on serving" in terminal.shown
+    assert (images(stack), current(stack), tags(stack)) == (old, pointed, kept)
+
+
+def kill_deploy(stack: Stack, surge: int) -> None:
+    """Deploy, and kill that as soon as there are more replicas than before."""
+    killed = start(stack, "python3", "-m", "ops.deploy", SURGE=str(surge))
+    poll("new replicas", lambda: len(ids(stack)) == REPLICAS + surge, seconds=LONG_SECONDS)
     killed.kill()
     killed.wait()
 
 
 def test_deploy_that_is_killed_is_finished_by_the_next(stack: Stack) -> None:
-    """The number of replicas is what it was, whatever was left."""
+    """The number of replicas is what it was, however many were left."""
     change_code(stack)
     with nothing_lost(stack):
-        kill_deploy(stack)
-        poll("all new replicas", lambda: len(stack.healthy()) == 2 * REPLICAS)
+        kill_deploy(stack, surge=3)
+        poll("all new replicas", lambda: len(stack.healthy()) == REPLICAS + 3)
         stack.run("make", "deploy")
     assert images(stack) == {current(stack)}
 
@@ -378,7 +397,7 @@ def test_deploy_that_is_killed_leaves_nothing_bad_behind(stack: Stack) -> None:
     """New replicas that nobody has seen healthy are the first to go, not those that serve."""
     with nothing_lost(stack):
         with never_healthy(stack):
-            kill_deploy(stack)
+            kill_deploy(stack, surge=1)
         stack.run("make", "deploy", BY_HALVES)
     assert images(stack) == {current(stack)}
 
@@ -390,10 +409,12 @@ def doctor(stack: Stack) -> dict[str, dict[str, str]]:
 
 
 def test_doctor_finds_nothing_wrong_with_a_whole_stack(stack: Stack) -> None:
-    """A tick for every check, and nothing to do."""
-    lines = stack.run("make", "doctor").stdout.splitlines()
-    assert all(line.startswith("✓ ") for line in lines), lines
-    assert len(lines) == len(doctor(stack))
+    """A tick for every check, but that this one keeps no backups."""
+    printed = stack.run("make", "doctor").stdout
+    found = doctor(stack)
+    assert found.pop("backups")["level"] == "warning"
+    assert {finding["level"] for finding in found.values()} == {"good"}, found
+    assert all(f"✓ {check} " in printed for check in found)
 
 
 def test_crash_loop_backs_off_and_is_named(stack: Stack, tmp_path: Path) -> None:
