@@ -38,9 +38,9 @@ def up(terminal: Terminal) -> None:
         endpoint = Endpoint(stack.domain, *stack.published(443))
         with terminal.step(f"asking {endpoint.url}"):
             await_answer(endpoint, terminal)
-    count = len(running(stack.replicas()))
+        service = program.Service.find(stack, images, held)
     terminal.say(
-        f"{endpoint.url} answers from {count} replica{'s' if count > 1 else ''}, "
+        f"{endpoint.url} answers from {service.count} of {service.image.name}; "
         f"{time.monotonic() - began:.1f} s in all"
     )
 
