@@ -86,14 +86,10 @@ class Rollout:
         self._images.point_at(image)
         try:
             self._replace(lambda one: self._has_to_go(one, image), watch=True)
-        except StopRequested:
-            if not self._runs(image):
-                self._images.point_at(pointed)
-            raise
         except UnhealthyError as error:
             self._come_back(image, base, error)
             raise UnhealthyError(f"{error}\n{base.name} goes on serving") from None
-        except Refusal:
+        except (StopRequested, Refusal):
             if not self._runs(image):
                 self._images.point_at(pointed)
             raise
