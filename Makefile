@@ -39,6 +39,7 @@ verify-backup: ## Prove that the newest backup can be restored
 	@python3 -m ops.backup verify
 
 restore: ## Restore the database: the latest, TO="2026-11-21 20:00:00+00", or INTO=scratch
+	@python3 -m host
 	@python3 -m ops.restore
 
 test: ## Run the tests, on a real stack with real certificates

@@ -15,6 +15,9 @@ case $1 in
         trap 'pg_ctl stop --silent --mode=immediate --pgdata=$restored > /dev/null 2>&1; rm -rf $restored' EXIT
         recover $restored "${TO:-}"
         check
+        # On a new machine they are new, and they may have changed since the moment.
+        sql "ALTER ROLE postgres PASSWORD '$(< /run/secrets/postgres-password)'"
+        sql "ALTER ROLE $DATABASE PASSWORD '$(< /run/secrets/database-password)'"
         finish $restored
         trap - EXIT
         ;;

@@ -10,6 +10,14 @@ if [[ -n $ACME_CA_SERVER && ! $ACME_CA_SERVER =~ ^https://[^/]+/ ]]; then
     echo "ACME_CA_SERVER=$ACME_CA_SERVER: give the URL of the CA's ACME directory, with https://"
     exit 1
 fi
+if [[ -n $COPIES_BACKUPS && -z $KEEPS_BACKUPS ]]; then
+    echo "RESTIC_REPOSITORY is set, but BACKUP_DIR is not: give the folder of what is to be copied there"
+    exit 1
+fi
+if [[ -n $COPIES_BACKUPS && ,$PROFILES, != *,offsite,* ]]; then
+    echo "RESTIC_REPOSITORY is set, but nothing copies there: add COMPOSE_PROFILES=offsite to .env"
+    exit 1
+fi
 
 # Readable by whoever has the volume mounted: the mount is the permission.
 umask 222

@@ -20,9 +20,10 @@ def require(stack: Stack) -> None:
 
 
 def wanted(stack: Stack) -> list[str]:
-    """Return the services that keep backups: BACKUP_DIR and RESTIC_REPOSITORY turn them on."""
+    """Return the services that keep backups: BACKUP_DIR turns on one, a profile the other."""
     services = stack.configuration["services"]
-    return [name for name in SERVICES if name in services and services[name]["deploy"]["replicas"]]
+    found = [name for name in SERVICES if name in services]
+    return [name for name in found if services[name]["deploy"].get("replicas", 1)]
 
 
 def run(program: str) -> None:

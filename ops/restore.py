@@ -1,5 +1,5 @@
 """`make restore`: the database as late as can be, or as it was at a moment (TO); or beside the
-live one, to look (INTO=scratch)."""
+live one, to look (INTO=scratch). FROM=offsite fetches the backups first."""
 
 import os
 import sys
@@ -24,6 +24,8 @@ def restore(terminal: Terminal) -> None:
     backup.require(stack)
     moment = os.environ.get("TO", "")
     into = os.environ.get("INTO", "")
+    if os.environ.get("FROM", "offsite") != "offsite":
+        raise Refusal(f"FROM={os.environ['FROM']}: leave it out for BACKUP_DIR, or give offsite")
     if into not in {"", _SCRATCH}:
         raise Refusal(f"INTO={into}: leave it out to replace the database, or give {_SCRATCH}")
     with lock.held(stack.project, "restore"):
@@ -31,6 +33,9 @@ def restore(terminal: Terminal) -> None:
             restore_beside(stack, moment, terminal)
         else:
             confirm(stack, moment)
+            up.check_settings()
+            if os.environ.get("FROM"):
+                fetch(terminal)
             replace(stack, moment, terminal)
 
 
@@ -88,6 +93,12 @@ def replace(stack: Stack, moment: str, terminal: Terminal) -> None:
         raise
     step("keep")
     terminal.say(f"restored, {time.monotonic() - began:.1f} s in all; a base backup of it begins")
+
+
+def fetch(terminal: Terminal) -> None:
+    """Bring the backups back from off the host, into an empty BACKUP_DIR."""
+    with terminal.step("fetching the backups from RESTIC_REPOSITORY"):
+        compose("run", "--rm", "--no-deps", "--no-TTY", "fetch", given_up_by=terminal)
 
 
 def stop(terminal: Terminal) -> None:

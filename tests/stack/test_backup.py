@@ -27,9 +27,7 @@ def kept() -> Iterator[Stack]:
 def cramped() -> Iterator[Stack]:
     """A stack whose backups have a small disk of their own."""
     files = f"compose.yaml:{HERE}/compose.small-backups.yaml"
-    with running(
-        "berth-test-cramped", scale=1, BACKUP_DIR="backups", COMPOSE_FILE=files
-    ) as stack:
+    with running("berth-test-cramped", scale=1, BACKUP_DIR="backups", COMPOSE_FILE=files) as stack:
         poll("the first answer", stack.answers)
         await_proof(stack)
         yield stack
@@ -187,8 +185,7 @@ def destroy_database(stack: Stack) -> float:
 
 def alarm(stack: Stack) -> str:
     """Return what the doctor has against the backups; empty if they are well."""
-    said = stack.run("python3", "-m", "ops.doctor", "--json", check=False).stdout
-    (found,) = [one for one in json.loads(said) if one["check"] == "backups"]
+    found = finding(stack)
     return found["says"] if found["level"] == "bad" else ""
 
 
@@ -218,7 +215,7 @@ def flip(stack: Stack, file: str, at: int = 100) -> None:
     inside(
         stack,
         f"byte=$(od -An -tu1 -j{at} -N1 {file}); chmod u+w {file};"
-        f"printf \"\\\\x$(printf %02x $((byte ^ 255)))\" | dd of={file} bs=1 seek={at} conv=notrunc",
+        f'printf "\\\\x$(printf %02x $((byte ^ 255)))" | dd of={file} bs=1 seek={at} conv=notrunc',
     )
 
 
@@ -243,3 +240,63 @@ def post(stack: Stack, name: str) -> None:
     with stack.session() as session:
         answer = session.post(stack.url("/items"), json={"name": name}, timeout=10)
     assert answer.status_code == requests.codes.created
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack whose backups are copied off the host: to a volume that stands for another one."""
+    keys = tmp_path_factory.mktemp("keys")
+    (keys / "password").write_text("a password that is kept elsewhere\n")
+    with running(
+        "berth-test-copied",
+        scale=1,
+        BACKUP_DIR="backups",
+        RESTIC_REPOSITORY="/offsite/repository",
+        COMPOSE_PROFILES="offsite",
+        OFFSITE_KEYS=str(keys),
+        OFFSITE_SECONDS="1",
+    ) as stack:
+        poll("the first answer", stack.answers)
+        await_proof(stack)
+        yield stack
+
+
+def test_a_vanished_target_raises_the_alarm_and_stops_nothing(copied: Stack) -> None:
+    """Nothing new begins in its place, and copies go on when it is back."""
+    (offsite,) = copied.containers("offsite")
+    poll("the first copy", lambda: "copied off the host" in finding(copied)["says"])
+    copied.inside(offsite["Id"], "mv /offsite/repository /offsite/away")
+    with writing(copied, "vanished") as writer:
+        poll("the alarm", lambda: "the copy off the host fails" in alarm(copied))
+        writer.await_more()
+        copied.inside(offsite["Id"], "test ! -e /offsite/repository/config")
+        copied.inside(
+            offsite["Id"], "rm -rf /offsite/repository; mv /offsite/away /offsite/repository"
+        )
+        poll("the alarm's end", lambda: alarm(copied) == "")
+    assert not writer.refused
+
+
+def test_a_lost_host_is_restored_from_its_copy(copied: Stack) -> None:
+    """With new passwords on the new one; what is copied is there, and encrypted."""
+    post(copied, "a name to look for")
+    since = time.time()
+    (offsite,) = copied.containers("offsite")
+    copied.inside(
+        offsite["Id"], f"until (($(cat /tmp/copied) > {since + 5:.0f})); do sleep 1; done"
+    )
+    copied.inside(offsite["Id"], "! grep -r 'a name to look for' /offsite")
+    copied.compose("down")
+    volumes = ("database", "backups", "secrets", "offsite-cache", "socket")
+    docker("volume", "rm", *(f"{copied.project}_{volume}" for volume in volumes))
+    copied.run("make", "restore", "FROM=offsite", "YES=1")
+    assert "a name to look for" in names(copied)
+    poll("the app on it", copied.answers)
+    post(copied, "the password fits")
+
+
+def finding(stack: Stack) -> dict[str, str]:
+    """Return what the doctor says of the backups."""
+    said = stack.run("python3", "-m", "ops.doctor", "--json", check=False).stdout
+    (found,) = [one for one in json.loads(said) if one["check"] == "backups"]
+    return dict(found)

@@ -1,0 +1,68 @@
+#!/bin/sh
+# The offsite service: copies BACKUP_DIR with restic, encrypted and deduplicated, again and again.
+# `offsite.sh fetch` brings the newest copy back into an empty BACKUP_DIR.
+# The image has restic and a plain shell; /keys holds `password`, and if need be `env` (variables
+# such as AWS_ACCESS_KEY_ID) and `id` with `known_hosts` for SFTP.
+set -u
+
+say() { echo "$*" >&2; }
+
+if [ ! -s /keys/password ]; then
+    say 'OFFSITE_KEYS must be a folder with a file `password` in it, of which you keep a copy elsewhere'
+fi
+export RESTIC_PASSWORD_FILE=/keys/password RESTIC_CACHE_DIR=/cache RESTIC_PROGRESS_FPS=0
+if [ -f /keys/env ]; then
+    set -a
+    . /keys/env
+    set +a
+fi
+
+offsite() {
+    if [ -f /keys/id ]; then
+        restic -o sftp.args='-i /keys/id -o UserKnownHostsFile=/keys/known_hosts' "$@"
+    else
+        restic "$@"
+    fi
+}
+
+# Only once: an empty target later on is a disk that is not mounted, or somebody's mistake.
+begin() {
+    [ "$(cat /cache/begun 2> /dev/null)" != "$RESTIC_REPOSITORY" ] || return 0
+    offsite cat config > /dev/null 2>&1 || offsite init || return 1
+    echo "$RESTIC_REPOSITORY" > /cache/begun
+}
+
+copy() {
+    begin || return 1
+    offsite unlock --quiet || return 1
+    set -- backup --quiet --host=berth --exclude=/backups/scratch --exclude=unfinished /backups
+    # Something may be forgotten while it is being copied: then once more.
+    offsite "$@" || offsite "$@" || return 1
+    if [ "$(cat /cache/forgot 2> /dev/null)" != "$(date +%F)" ]; then
+        offsite forget --quiet --prune --group-by=host --keep-within=1d \
+            "--keep-within-daily=${KEEP_DAYS}d" || return 1
+        date +%F > /cache/forgot
+    fi
+}
+
+if [ "${1:-}" = fetch ]; then
+    if [ -e /backups/system ]; then
+        say 'BACKUP_DIR holds backups already: restore from them, or give it an empty folder'
+        exit 1
+    fi
+    offsite restore latest --no-lock --quiet --host=berth --target=/ || exit 1
+    exit 0
+fi
+
+trap 'exit 0' TERM INT
+while true; do
+    if copy > /tmp/said 2>&1; then
+        rm -f /tmp/alarm
+        date +%s > /tmp/copied
+    else
+        grep -m 1 -i -E 'fatal|error|unable' /tmp/said > /tmp/alarm || tail -n 1 /tmp/said > /tmp/alarm
+        say "not copied: $(cat /tmp/alarm)"
+    fi
+    sleep "$EVERY_SECONDS" &
+    wait
+done
