@@ -1,6 +1,6 @@
 # Thin: the work is in compose.yaml, and in the programs of host/ and ops/.
 .DEFAULT_GOAL := help
-.PHONY: help up down dev revision deploy rollback doctor backup verify-backup restore test chaos check
+.PHONY: help up down dev revision deploy rollback doctor backup verify-backup restore upgrade-db test chaos check
 
 dev_files := --file compose.yaml --file compose.dev.yaml
 
@@ -41,6 +41,10 @@ verify-backup: ## Prove that the newest backup can be restored
 restore: ## Restore the database: the latest, TO="2026-11-21 20:00:00+00", or INTO=scratch
 	@python3 -m host
 	@python3 -m ops.restore
+
+upgrade-db: ## Bring the database to the version of POSTGRES_IMAGE
+	@python3 -m host
+	@python3 -m ops.upgrade_db
 
 test: ## Run the tests, on a real stack with real certificates
 	@python3 -m host

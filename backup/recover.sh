@@ -62,25 +62,34 @@ recover() {
     fi
 }
 
+databases() { sql 'SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1'; }
+
+# count: one line for each table of every database, with its rows.
+count() {
+    local database table rows
+    for database in $(databases); do
+        while read -r table; do
+            rows=$(sql "SELECT count(*) FROM $table" "$database") || fail "$database: $table cannot be read"
+            echo "  $database: $table has $rows rows"
+        done < <(sql "SELECT format('%I.%I', schemaname, relname) FROM pg_stat_user_tables ORDER BY 1" "$database")
+    done
+}
+
 # check: look at every row and index of the recovered database, and say what it holds.
 check() {
-    local database said rows=0 count table
-    for database in $(sql 'SELECT datname FROM pg_database WHERE datallowconn'); do
+    local database said tables revision
+    for database in $(databases); do
         if ! said=$(pg_amcheck --install-missing --database="$database" 2>&1); then
             fail "$database is damaged: ${said//$'\n'/ }"
         fi
         sql 'DROP EXTENSION IF EXISTS amcheck' "$database"
-        while IFS='|' read -r table; do
-            [[ -n $table ]] || continue
-            count=$(sql "SELECT count(*) FROM $table" "$database")
-            rows=$((rows + count))
-            echo "  $database: $table has $count rows"
-        done < <(sql "SELECT format('%I.%I', schemaname, relname) FROM pg_stat_user_tables ORDER BY 1" "$database")
     done
+    tables=$(count)
     revision=$(sql 'SELECT version_num FROM alembic_version' "$DATABASE" 2> /dev/null) \
         || fail "the database $DATABASE has no alembic_version: no migration ever ran in it"
+    echo "$tables"
     echo "  $DATABASE: the schema is at $revision"
-    found="$rows rows, schema at $revision"
+    found="$(awk '{ rows += $(NF - 1) } END { print rows + 0 }' <<< "$tables") rows, schema at $revision"
 }
 
 # finish FOLDER: stop the recovered database, and leave in it nothing of the recovery.

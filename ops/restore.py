@@ -4,6 +4,7 @@ live one, to look (INTO=scratch). FROM=offsite fetches the backups first."""
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
 
 from host.commands import Refusal
 from ops import backup, lock, program, up
@@ -32,23 +33,23 @@ def restore(terminal: Terminal) -> None:
         if into:
             restore_beside(stack, moment, terminal)
         else:
-            confirm(stack, moment)
+            of = f"of {moment}" if moment else "up to the newest write that was copied"
+            confirm(stack, f"with its state {of}")
             up.check_settings()
             if os.environ.get("FROM"):
                 fetch(terminal)
             replace(stack, moment, terminal)
 
 
-def confirm(stack: Stack, moment: str) -> None:
+def confirm(stack: Stack, by: str) -> None:
     """Say what will be replaced, and have that confirmed.
 
     Raises:
         Refusal: It is not.
     """
-    until = f"of {moment}" if moment else "up to the newest write that was copied"
     print(
         f"This replaces the database of the stack {stack.project} (the volume "
-        f"{stack.project}_database)\nwith its state {until}. The app answers 503 meanwhile; the "
+        f"{stack.project}_database)\n{by}. The app answers 503 meanwhile; the "
         "old data stays until the new serves."
     )
     if os.environ.get("YES"):
@@ -65,11 +66,8 @@ def replace(stack: Stack, moment: str, terminal: Terminal) -> None:
     Raises:
         Refusal: That fails; what was there serves again.
     """
-    began = time.monotonic()
-    replicas = len(running(stack.replicas())) or stack.wanted
-    swapped = False
-    up.ensure_image(stack, Images(stack), terminal)
-    try:
+
+    def prepare() -> None:
         if not moment:
             # So that the log is complete: the newest write is the last one that was acknowledged.
             stop(terminal)
@@ -78,6 +76,34 @@ def replace(stack: Stack, moment: str, terminal: Terminal) -> None:
         terminal.say("\n".join(line for line in found.splitlines() if line.startswith("  ")))
         if moment:
             stop(terminal)
+
+    began = time.monotonic()
+    change_places(stack, prepare, terminal)
+    terminal.say(f"restored, {time.monotonic() - began:.1f} s in all; a base backup of it begins")
+
+
+def change_places(
+    stack: Stack,
+    prepare: Callable[[], None],
+    terminal: Terminal,
+    old: Mapping[str, str] | None = None,
+) -> None:
+    """Have a database prepared beside the old one, then serve from it.
+
+    Args:
+        stack: Whose.
+        prepare: Makes it, and leaves the app and the database stopped.
+        terminal: Who is told.
+        old: The variables under which the old one serves.
+
+    Raises:
+        Refusal: That fails; the old one serves again.
+    """
+    replicas = len(running(stack.replicas())) or stack.wanted
+    swapped = False
+    up.ensure_image(stack, Images(stack), terminal)
+    try:
+        prepare()
         with terminal.step("putting it in the old data's place"):
             swapped = True
             step("swap")
@@ -87,12 +113,11 @@ def replace(stack: Stack, moment: str, terminal: Terminal) -> None:
             if swapped:
                 compose("stop", SERVICE, "db")
                 step("back")
-            compose("up", "--detach", f"--scale={SERVICE}={replicas}")
+            compose("up", "--detach", f"--scale={SERVICE}={replicas}", environment=old or {})
         if isinstance(failure, Refusal):
-            raise Refusal(f"not restored, what was there serves again: {failure}") from None
+            raise Refusal(f"not done, what was there serves again: {failure}") from None
         raise
     step("keep")
-    terminal.say(f"restored, {time.monotonic() - began:.1f} s in all; a base backup of it begins")
 
 
 def fetch(terminal: Terminal) -> None:

@@ -4,11 +4,13 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import requests
 
-from tests.stack.stack import HERE, Stack, docker, poll, running
+from host import images
+from tests.stack.stack import HERE, Stack, copy_of_repository, docker, poll, running
 from tests.stack.writer import writing
 
 
@@ -300,3 +302,31 @@ def finding(stack: Stack) -> dict[str, str]:
     said = stack.run("python3", "-m", "ops.doctor", "--json", check=False).stdout
     (found,) = [one for one in json.loads(said) if one["check"] == "backups"]
     return dict(found)
+
+
+def test_the_database_is_upgraded_with_all_it_holds(tmp_path: Path) -> None:
+    """From PostgreSQL 17 to 18, not without a proven backup, and it is backed up again at once."""
+    images.ensure(["postgres:17.6"])
+    folder = copy_of_repository(tmp_path)
+    for file in ("migrations/versions/0001_create_items.py", "app/items/models.py"):
+        code = (folder / file).read_text()
+        (folder / file).write_text(code.replace("uuidv7()", "gen_random_uuid()"))  # not in 17 yet
+    variables = {"BACKUP_DIR": "backups", "POSTGRES_IMAGE": "postgres:17.6"}
+    with running("berth-test-upgrade", scale=1, folder=folder, **variables) as stack:
+        poll("the first answer", stack.answers)
+        await_proof(stack)
+        assert psql(stack, "SHOW server_version_num").startswith("17")
+        post(stack, "from before")
+        upgrade = ("make", "upgrade-db", "YES=1", "FROM_IMAGE=postgres:17.6")
+        del stack.environment["POSTGRES_IMAGE"]
+        inside(stack, "mv /backups/proven /backups/away")
+        refused = stack.run(*upgrade, check=False)
+        assert refused.returncode != 0
+        assert "no backup was ever proven" in refused.stderr
+        inside(stack, "mv /backups/away /backups/proven")
+        stack.run(*upgrade)
+        assert psql(stack, "SHOW server_version_num").startswith("18")
+        assert "from before" in names(stack)
+        poll("the app on it", stack.answers)
+        post(stack, "from after")
+        await_proof(stack)

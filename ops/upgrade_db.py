@@ -1,0 +1,68 @@
+"""`make upgrade-db`: bring the database to the version of POSTGRES_IMAGE.
+
+By dumping it into a new one: that is slower than pg_upgrade, but needs no image with both versions,
+and builds every index anew, as a change of the operating system's collations requires.
+"""
+
+import os
+import sys
+import time
+
+from host import images
+from host.commands import Refusal
+from ops import backup, lock, program, restore
+from ops.docker import compose
+from ops.stack import SERVICE, Stack
+from ops.terminal import Terminal
+
+
+def upgrade(terminal: Terminal) -> None:
+    """Upgrade, if there is anything to upgrade.
+
+    Raises:
+        Refusal: It cannot be done, or there is no way back: no fresh, proven backup.
+    """
+    began = time.monotonic()
+    stack = Stack.read()
+    backup.require(stack)
+    with lock.held(stack.project, "upgrade"):
+        here, wanted = (int(one) for one in restore.step("versions").split()[-2:])
+        if here == wanted:
+            terminal.say(f"the database is of PostgreSQL {here}, as POSTGRES_IMAGE is")
+            return
+        if here > wanted:
+            raise Refusal(f"the database is of PostgreSQL {here}, POSTGRES_IMAGE only of {wanted}")
+        restore.step("proof")
+        old = os.environ.get("FROM_IMAGE") or f"postgres:{here}"
+        images.ensure([old])
+        restore.confirm(stack, f"in PostgreSQL {wanted} instead of {here}")
+        before = {"POSTGRES_IMAGE": old}
+
+        def prepare() -> None:
+            with terminal.step("stopping the app"):
+                compose("stop", SERVICE)
+            with terminal.step(f"dumping PostgreSQL {here} into {wanted}"):
+                compose("up", "--detach", "--wait", "--no-deps", "db", environment=before)
+                found = restore.step("upgrade", terminal=terminal)
+            terminal.say("\n".join(one for one in found.splitlines() if one.startswith("  ")))
+            with terminal.step(f"stopping PostgreSQL {here}"):
+                compose("stop", "db")
+
+        restore.change_places(stack, prepare, terminal, old=before)
+        # To its backups it is another database.
+        os.environ["ANEW"] = "yes"
+        backup.run("base")
+        terminal.say(f"PostgreSQL {here} → {wanted}, {time.monotonic() - began:.1f} s in all")
+
+
+def main() -> int:
+    """Upgrade.
+
+    Returns:
+        The exit code.
+    """
+    return program.run(upgrade, "`make upgrade-db` begins again")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
