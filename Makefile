@@ -1,6 +1,6 @@
 # Thin: the work is in compose.yaml, and in the programs of host/ and ops/.
 .DEFAULT_GOAL := help
-.PHONY: help up down dev revision deploy rollback doctor backup verify-backup restore upgrade-db test chaos check
+.PHONY: help up down dev revision deploy rollback doctor backup verify-backup restore upgrade-db test chaos bench check
 
 dev_files := --file compose.yaml --file compose.dev.yaml
 
@@ -55,6 +55,10 @@ chaos: ## Measure what events under load cost, beside plain Compose
 	@python3 -m host
 	@python3 -m host.venv
 	PLAIN=1 .venv/bin/pytest tests/stack/test_no_request_lost.py
+
+bench: ## Measure it beside its peers: make bench PEERS="template bare" ROUNDS=1, or SCALING=1
+	@python3 -m host
+	@python3 -m benchmarks
 
 check: ## Run the checks that a commit and CI run
 	@python3 -m host

@@ -1,0 +1,1 @@
+"""Berth beside what users would pick instead, on one machine, in one run: `make bench`."""

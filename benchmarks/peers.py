@@ -1,0 +1,69 @@
+"""Who is measured."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "peers"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One way to serve the contract.
+
+    Attributes:
+        name: Its folder in peers/, whose compose.yaml goes over the repository's own.
+        title: What it is, in the tables.
+        proxy: The service that clients reach, in whose network the load is made.
+        kind: "peer", "floor", or "workers" for Berth's app run in other ways.
+        processes: How many processes of the app serve.
+        scale: How many containers of `api`.
+        url: Where the proxy serves, as seen from its own container.
+    """
+
+    name: str
+    title: str
+    proxy: str = "traefik"
+    kind: str = "peer"
+    processes: int = 4
+    scale: int = 1
+    url: str = "https://localhost"
+
+    @property
+    def compose_files(self) -> str:
+        """What goes into COMPOSE_FILE."""
+        overlay = FOLDER / self.name / "compose.yaml"
+        return f"compose.yaml:{overlay}" if overlay.exists() else "compose.yaml"
+
+
+BERTH = Peer("berth", "Berth, 4 replicas", scale=4)
+
+PEERS = [
+    BERTH,
+    Peer("template", "FastAPI's template: Traefik, fastapi run --workers 4, SQLModel"),
+    Peer("nginx-gunicorn", "nginx, gunicorn with 4 uvicorn workers", proxy="nginx"),
+    Peer("caddy-uvicorn", "Caddy, uvicorn --workers 4", proxy="caddy"),
+    Peer("workers-uvicorn", "Berth's Traefik, uvicorn --workers 4", kind="workers"),
+    Peer("workers-fastapi", "Berth's Traefik, fastapi run --workers 4", kind="workers"),
+    Peer("workers-gunicorn", "Berth's Traefik, gunicorn with 4 uvicorn workers", kind="workers"),
+    Peer("workers-berth", "Berth, 1 replica with API_WORKERS=4", kind="workers"),
+    Peer(
+        "bare",
+        "floor: uvicorn, asyncpg, no framework, plain HTTP",
+        proxy="api",
+        kind="floor",
+        url="http://localhost:8000",
+    ),
+    Peer(
+        "bare-fastapi",
+        "floor: the least FastAPI, plain HTTP",
+        proxy="api",
+        kind="floor",
+        url="http://localhost:8000",
+    ),
+    Peer("memory", "floor: Traefik before answers from memory", kind="floor", processes=1),
+]
+
+
+def berth(replicas: int) -> Peer:
+    """Berth at another scale."""
+    return Peer("berth", f"Berth, {replicas} replicas", processes=replicas, scale=replicas)
