@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# restore.sh recover|swap|keep|back|scratch|versions|proof|upgrade: the steps
-# of `make restore` and `make upgrade-db`, inside db's volume. The new database is made beside the old, and the two change places by renaming.
+# restore.sh STEP: the steps of `make restore` and `make upgrade-db`, inside db's volume. The new
+# database is made beside the old, and the two change places by renaming.
 set -euo pipefail
 # shellcheck source=backup/lib.sh
 source /berth/lib.sh
@@ -27,10 +27,9 @@ case $1 in
             mv "$PGDATA" $old
         fi
         mkdir -p "$(dirname "$PGDATA")"
-        mv $restored "$PGDATA"
+        mv $restored "$PGDATA" || { mv $old "$PGDATA" && exit 1; }
         ;;
     back) # the new one does not serve
-        rm -rf $restored
         if [[ -d $old ]]; then
             rm -rf "$PGDATA"
             mv $old "$PGDATA"
@@ -43,7 +42,7 @@ case $1 in
         echo "$(< "$PGDATA/PG_VERSION") ${PG_VERSION%%.*}"
         ;;
     proof)
-        [[ -s $root/proven ]] || fail 'no backup was ever proven: `make verify-backup` first'
+        [[ -s $root/proven ]] || fail "no backup was ever proven: \`make verify-backup\` first"
         read -r when backup _ < $root/proven
         (($(age "$when") < 86400 && $(age "$backup") < 172800)) \
             || fail "the last proof is $(spoken "$(age "$when")") old: \`make backup verify-backup\` first"

@@ -105,8 +105,8 @@ def change_places(
     try:
         prepare()
         with terminal.step("putting it in the old data's place"):
-            swapped = True
             step("swap")
+            swapped = True
         serve(stack, replicas, terminal)
     except BaseException as failure:
         with terminal.step("bringing back what was there"):
