@@ -8,11 +8,14 @@ exec 9> /tmp/lock
 flock 9
 
 if [[ ${ANEW:-} == yes ]]; then
-    rm -f $root/system /tmp/history
-    sql "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
-        WHERE slot_name = 'backup' AND NOT active" > /dev/null
+    # Without the name of its database, nothing begins as long as there is a slot.
+    rm -f $root/system
+    while [[ -n $(sql "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'backup'") ]]; do
+        sql "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+            WHERE slot_name = 'backup' AND NOT active" > /dev/null
+    done
     for ((tries = 0; tries < 100; tries++)); do
-        [[ ! -s /tmp/history ]] || break
+        [[ ! -s $root/system || ! -s /tmp/history ]] || break
         sleep 0.1
     done
 fi

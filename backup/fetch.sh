@@ -5,7 +5,8 @@ set -euo pipefail
 source /berth/lib.sh
 
 for history in $(printf '%s\n' "$root/$(< $root/system)"/* | sort --reverse); do
-    for file in "$history/wal/$1" "$history/wal/$1.partial"; do
+    # The one may become the other between two looks.
+    for file in "$history/wal/$1" "$history/wal/$1.partial" "$history/wal/$1"; do
         if [[ -s $file ]]; then
             exec cp "$file" "$2"
         fi

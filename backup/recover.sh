@@ -23,6 +23,8 @@ recover() {
     while read -r one; do
         pg_verifybackup --no-parse-wal --quiet "$one" || fail "the base backup ${one#"$root"/} is damaged"
     done < <(chain "$backup")
+    # Now, not later: a log that is being written goes on.
+    received=$(cat "${backup%/base/*}/received" 2> /dev/null || echo 0/0)
     rm -rf "$target"
     mkdir -p "$(dirname "$target")"
     size=$(chain "$backup" | xargs du --summarize --total --block-size=1 | tail -n 1 | cut -f1)
@@ -45,7 +47,7 @@ recover() {
         --options="$options" || true
     until sql 'SELECT 1' > /dev/null 2>&1; do
         if ! pg_ctl status --pgdata="$target" > /dev/null; then
-            grep FATAL "$target/recovery.log" | tail -n 2 >&2
+            grep FATAL "$target/recovery.log" | tail -n 2 >&2 || true
             fail 'PostgreSQL does not recover that far: without TO it recovers all there is'
         fi
         sleep 0.2
@@ -55,7 +57,6 @@ recover() {
     if [[ -z $moment ]]; then
         read -r timeline lsn _ < <(find "$target/pg_wal" -name '*.history' | sort | tail -n 1 \
             | xargs grep -E '^[0-9]' | tail -n 1)
-        received=$(cat "${backup%/base/*}/received" 2> /dev/null || echo 0/0)
         file=$(printf '%08X%s' "$timeline" "$(sql "SELECT substr(pg_walfile_name('$lsn'), 9)")")
         [[ $(sql "SELECT '$lsn'::pg_lsn >= '$received'") == t ]] || fail "the log is damaged in" \
             "wal/$file: it ends at $lsn, though it was received up to $received"
