@@ -257,15 +257,18 @@ def running_with_ca(
             ]
         ),
         "FAULTS_FILE": f"{HERE}/faults.py",
+        "FAULTY_FILE": f"{REPOSITORY}/tests/app/faulty_server.py",
         "DOMAIN": DOMAIN,
         "ACME_EMAIL": f"owner@{DOMAIN}",
         "ACME_CA_SERVER": pebble.DIRECTORY,
         "ACME_CA_CERTIFICATE": str(authority),
+        # All of a load comes from one address, which is no client's way of using it.
+        "RATE_LIMIT": "0",
         "PEBBLE_BUILD": f"{HERE}/pebble",
         "PEBBLE_FOLDER": str(authority.parent),
         "CERTIFICATE_HOURS": str(max(1, certificate_seconds // 3600)),
     }
-    with running(project, scale=scale, folder=folder, **settings, **variables) as stack:
+    with running(project, scale=scale, folder=folder, **(settings | variables)) as stack:
         address = stack.compose("port", "pebble", "15000").strip()
         root = scratch / "root.pem"
         root.write_text(
