@@ -264,6 +264,7 @@ def running_with_ca(
         "ACME_CA_CERTIFICATE": str(authority),
         # All of a load comes from one address, which is no client's way of using it.
         "RATE_LIMIT": "0",
+        "CLIENT_IN_FLIGHT": "100000",
         "PEBBLE_BUILD": f"{HERE}/pebble",
         "PEBBLE_FOLDER": str(authority.parent),
         "CERTIFICATE_HOURS": str(max(1, certificate_seconds // 3600)),

@@ -26,7 +26,12 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two replicas that tell what they believe of a request, and HTTP/3."""
     scratch = tmp_path_factory.mktemp("edge")
     with running_with_ca(
-        "berth-test-edge", scratch, scale=2, overlays=["faulty"], HTTP3="true"
+        "berth-test-edge",
+        scratch,
+        scale=2,
+        overlays=["faulty"],
+        HTTP3="true",
+        CLIENT_IN_FLIGHT="300",
     ) as stack:
         yield stack
 
