@@ -30,6 +30,8 @@ def lines(results: Results) -> Iterable[str]:
     for figure in (HALF, OWN):
         for peer in others:
             below = median(1 / ratio for ratio in results.ratios(peer, figure))
+            if below == 1:
+                continue  # the same image, with another command
             yield verdict(
                 below < 1, f"{figure.name}: {below:.2f} of {peer.name}'s, wanted below it"
             )
