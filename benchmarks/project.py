@@ -84,7 +84,8 @@ class Project:
     def containers(self) -> list[Container]:
         """Return what runs."""
         return [
-            Container(service(one), one["Id"], Cgroup(one["State"]["Pid"])) for one in inspected()
+            Container(service(one), one["Id"], Cgroup(one["Name"], one["State"]["Pid"]))
+            for one in inspected()
         ]
 
     def seed(self) -> None:
