@@ -25,6 +25,7 @@ def deploy(terminal: Terminal) -> None:
         service = program.Service.find(stack, images, held)
         base = service.image
         rollout = Rollout(stack, images, terminal, service.replicas)
+        rollout.check_memory()
 
         image = build(images, base, terminal)
         pointed = images.current() or base

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from host.commands import Refusal, output
 from ops import ports
+from ops.memory import Budget
 from ops.stack import Stack
 
 # The app's image, a fresh database with its write-ahead log, and room for the logs to begin.
@@ -19,7 +20,7 @@ _CA_TARGET = "/etc/traefik/acme-ca.pem"
 
 
 def check(stack: Stack) -> None:
-    """Look at ports, files and disk.
+    """Look at ports, files, memory and disk.
 
     Raises:
         Refusal: The start would fail; the sentence names the variable and the way out.
@@ -30,6 +31,7 @@ def check(stack: Stack) -> None:
     for volume in stack.service("traefik").get("volumes", []):
         if volume["target"] == _CA_TARGET and volume["source"] != os.devnull:
             check_certificate(Path(volume["source"]))
+    Budget.read(stack).check(stack.wanted)
     check_disk(Path(output("docker", "info", "--format={{.DockerRootDir}}") or "/"))
 
 

@@ -24,6 +24,7 @@ def rollback(terminal: Terminal) -> None:
         service = program.Service.find(stack, images, held)
         base = service.image
         rollout = Rollout(stack, images, terminal, service.replicas)
+        rollout.check_memory()
 
         wanted = os.environ.get("TO", "")
         image = named(wanted, images) if wanted else before(base, service.running, images)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from host.commands import Refusal
 from ops.docker import DockerError, compose, docker, inspect, last_lines
 from ops.images import Image, Images
+from ops.memory import Budget
 from ops.stack import SERVICE, Container, Stack, State
 from ops.terminal import StopRequested, Terminal
 
@@ -62,6 +63,15 @@ class Rollout:
         self._pace = Pace.from_environment()
         self._wanted = wanted
         self._started: set[str] = set()
+
+    def check_memory(self) -> None:
+        """Refuse a rollout whose additional replicas do not fit this machine.
+
+        Raises:
+            Refusal: They do not; the sentence has the arithmetic.
+        """
+        extra = min(self._pace.surge, self._wanted)
+        Budget.read(self._stack).check(self._wanted, extra=extra)
 
     def is_stale(self, replica: Container, image: Image) -> bool:
         """Whether a replica runs another image, or was started with other settings."""

@@ -81,6 +81,7 @@ def roll_out(stack: Stack, images: Images, terminal: Terminal, held: lock.Lock) 
     service = program.Service.find(stack, images, held)
     rollout = Rollout(stack, images, terminal, service.replicas)
     if rollout.stale(current):
+        rollout.check_memory()
         deploy.migrate(images, images.adopt(current), terminal)
         rollout.to(current, base=service.image, pointed=current)
 

@@ -105,6 +105,15 @@ def test_disk_that_is_nearly_full_is_refused(stack: Stack) -> None:
     assert sentence.startswith(f"the disk of {data} has 0.1 GB free and a start needs 1.1")
 
 
+def test_scale_that_does_not_fit_the_memory_is_refused_with_the_arithmetic(stack: Stack) -> None:
+    """A terabyte of replicas, before the first one starts; and how many would fit."""
+    sentence = refusal(stack, "make", "up", "API_REPLICAS=1024", "API_MEMORY=1g")
+    assert sentence.startswith(
+        "1024 replicas do not fit this machine's memory: 1024 times 1,024 MiB"
+    )
+    assert "The most that fits is " in sentence
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [("DOMAIN", "https://example.org"), ("ACME_CA_SERVER", "acme.example.org")],
