@@ -1,11 +1,11 @@
 # Thin: the work is in compose.yaml, and in the programs of host/ and ops/.
 .DEFAULT_GOAL := help
-.PHONY: help up down dev revision deploy rollback doctor backup verify-backup restore upgrade-db test chaos bench check
+.PHONY: help up down dev revision deploy rollback doctor backup verify-backup restore upgrade-db rotate-secrets sbom test chaos bench check
 
 dev_files := --file compose.yaml --file compose.dev.yaml
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: ## Start everything, installing Docker first if need be
 	@python3 -m host
@@ -45,6 +45,12 @@ restore: ## Restore the database: the latest, TO="2026-11-21 20:00:00+00", or IN
 upgrade-db: ## Bring the database to the version of POSTGRES_IMAGE
 	@python3 -m host
 	@python3 -m ops.upgrade_db
+
+rotate-secrets: ## Change the database's password without losing a request
+	@python3 -m ops.rotate_secrets
+
+sbom: ## List what is in the image, as CycloneDX: make sbom > sbom.json
+	@python3 -m ops.sbom
 
 test: ## Run the tests, on a real stack with real certificates
 	@python3 -m host

@@ -2,7 +2,8 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeAlias, TypeVar
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -161,6 +162,19 @@ def reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+async def log_in(settings: Settings, *where: Any, **options: Any) -> Connection:  # noqa: ANN401
+    """A connection by the password that is valid now, even if it changes at this very moment."""
+    refused: set[str] = set()
+    while True:
+        passwords = [one for one in settings.database_passwords() if one not in refused]
+        try:
+            return await asyncpg.connect(*where, password=passwords[0], **options)
+        except asyncpg.InvalidPasswordError:
+            refused.add(passwords[0])
+            if refused.issuperset(settings.database_passwords()):
+                raise
+
+
 async def connect(settings: Settings) -> Connection:
     """A connection outside any pool, as soon as the database accepts one.
 
@@ -171,11 +185,11 @@ async def connect(settings: Settings) -> Connection:
     last = ""
     while True:
         try:
-            return await asyncpg.connect(
+            return await log_in(
+                settings,
                 host=settings.database_host,
                 port=settings.database_port,
                 user=settings.database_user,
-                password=settings.database_password,
                 database=settings.database_name,
                 timeout=ANSWER_SECONDS,
             )
@@ -200,10 +214,10 @@ async def _leave_as_is(_: Connection) -> None:
 @asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[Database]:
     pool = asyncpg.create_pool(
+        connect=partial(log_in, settings),
         host=settings.database_host,
         port=settings.database_port,
         user=settings.database_user,
-        password=settings.database_password,
         database=settings.database_name,
         init_size=1,
         # Above 0, asyncpg would itself reconnect in the background and log a traceback per try.

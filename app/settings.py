@@ -1,5 +1,6 @@
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,9 +48,13 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[float, Field(ge=0, le=300)] = 3
     shutdown_seconds: Annotated[int, Field(ge=1, le=3600)] = 20
 
-    def database_password(self) -> str:
-        """The file's content at this moment, so that a new password needs no restart."""
-        return self.database_password_file.read_text().rstrip("\n")
+    def database_passwords(self) -> list[str]:
+        """What the files say at this moment: the password, and while it changes the next one."""
+        file = self.database_password_file
+        found = [file.read_text()]
+        with suppress(FileNotFoundError):
+            found.append(file.with_name(f"{file.name}.next").read_text())
+        return [password.rstrip("\n") for password in found]
 
 
 def load_settings() -> Settings:

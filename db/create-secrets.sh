@@ -21,13 +21,28 @@ fi
 
 # Readable by whoever has the volume mounted: the mount is the permission.
 umask 222
-for name in postgres-password database-password; do
-    file=/run/secrets/$name
-    if [[ ! -s $file ]]; then
-        head -c 32 /dev/urandom | base64 --wrap=0 | tr '+/' '-_' > "$file.new"
-        mv "$file.new" "$file"
+cd /run/secrets
+
+make_secret() {
+    if [[ ! -s $1 ]]; then
+        head -c 32 /dev/urandom | base64 --wrap=0 | tr '+/' '-_' > "$1.new"
+        mv "$1.new" "$1"
     fi
-done
+}
+
+make_secret postgres-password
+make_secret database-password
+# But the superuser's: a replica has no business with that one.
+if [[ -O postgres-password ]]; then
+    chmod 400 postgres-password
+    chown postgres postgres-password
+fi
+
+# The two halves of `make rotate-secrets`; in between, replicas know both passwords.
+case ${1:-} in
+    prepare) make_secret database-password.next ;;
+    complete) mv database-password.next database-password ;;
+esac
 
 # Traefik's user owns the store of certificates.
 if [[ -O /certificates ]]; then

@@ -32,12 +32,13 @@ def contents(image: str) -> list[dict[str, Any]]:
     release = docker(*run, "sh", image, "-c", _RELEASE)
     debian = docker(*run, "sh", image, "-c", _DEBIAN)
     python = json.loads(docker(*run, "python", image, "-c", _PYTHON))
-    found = [_debian(*line.split("\t"), release) for line in debian.splitlines()]
+    found = [_debian(line, release) for line in debian.splitlines()]
     found += [_python(*one) for one in python]
     return sorted(found, key=lambda one: str(one["bom-ref"]))
 
 
-def _debian(name: str, version: str, architecture: str, release: str) -> dict[str, Any]:
+def _debian(line: str, release: str) -> dict[str, Any]:
+    name, version, architecture = line.split("\t")
     purl = f"pkg:deb/debian/{quote(name)}@{quote(version)}?arch={architecture}&distro={release}"
     return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
 

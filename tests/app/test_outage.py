@@ -144,6 +144,24 @@ def test_a_new_password_needs_no_restart(
         _end_connections(postgres)
 
 
+def test_a_password_that_is_about_to_be_valid_lies_beside_the_old_one(
+    api: Server, postgres: Postgres, password_file: Path
+) -> None:
+    """While it changes, whichever the database wants is found."""
+    old = password_file.read_text()
+    coming = password_file.with_name(f"{password_file.name}.next")
+    coming.write_text("coming\n")
+    try:
+        for valid in (old.strip(), "coming"):
+            postgres.sql("postgres", f"ALTER ROLE berth PASSWORD '{valid}'")
+            _end_connections(postgres)
+            assert api.get("/items").status_code == 200
+    finally:
+        coming.unlink()
+        postgres.sql("postgres", f"ALTER ROLE berth PASSWORD '{old.strip()}'")
+        _end_connections(postgres)
+
+
 def test_an_ordinary_bug_stays_a_500(
     api: Server, postgres: Postgres, migrated: dict[str, str]
 ) -> None:

@@ -1,0 +1,150 @@
+"""Secrets: made at the first start, seen by who needs them, changed without losing a request."""
+
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import requests
+
+from tests.stack.stack import Stack, docker
+
+SERVICES = ("traefik", "api", "db", "docker-proxy", "secrets", "migrate")
+FILES = ("database-password", "postgres-password")
+
+# New connections, one after the other, by the very way that replicas go.
+LOG_IN = """
+import asyncio, time
+from app.database import log_in
+from app.settings import Settings
+async def main():
+    settings, count, end = Settings(), 0, time.monotonic() + 15
+    while time.monotonic() < end:
+        await (await log_in(settings, host=settings.database_host, port=5432, user="berth",
+                            database="berth")).close()
+        count += 1
+    print(count)
+asyncio.run(main())
+"""
+
+
+def read(stack: Stack, name: str) -> str:
+    """Return a secret, as its owner reads it."""
+    return stack.compose("exec", "-T", "db", "cat", f"/run/secrets/{name}").strip()
+
+
+def logs_in(stack: Stack, role: str, password: str) -> bool:
+    """Whether a password opens the database to somebody on a replica's network."""
+    script = (
+        "import asyncio, asyncpg, sys\n"
+        "asyncio.run(asyncpg.connect(host='db', user=sys.argv[1], password=sys.argv[2]"
+        ", database='berth'))"
+    )
+    (api, *_) = stack.containers("api")
+    command = ["docker", "exec", api["Id"], "python", "-c", script, role, password]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0 or "InvalidPasswordError" in done.stderr, done.stderr
+    return done.returncode == 0
+
+
+def test_passwords_are_random_and_each_opens_its_own_role(stack: Stack) -> None:
+    """None is a default, none is another's, and no other password does."""
+    app, superuser = (read(stack, name) for name in FILES)
+    assert len(app) >= 40
+    assert app != superuser
+    assert logs_in(stack, "berth", app)
+    for guess in ("", "berth", "postgres", "password", "changethis", superuser):
+        assert not logs_in(stack, "berth", guess)
+        assert guess == superuser or not logs_in(stack, "postgres", guess)
+
+
+def test_replicas_cannot_read_the_superusers_password(stack: Stack) -> None:
+    """It is a file of the database's user."""
+    (api, *_) = stack.containers("api")
+    command = ["docker", "exec", api["Id"], "cat", "/run/secrets/postgres-password"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode != 0
+    assert "Permission denied" in done.stderr
+
+
+def test_the_apps_role_is_no_superuser(stack: Stack) -> None:
+    """It owns its database, and can make neither roles nor databases."""
+    rights = ("super", "createrole", "createdb", "replication", "bypassrls")
+    query = f"SELECT rol{', rol'.join(rights)} FROM pg_roles WHERE rolname = 'berth'"
+    psql = ("psql", "--no-align", "--tuples-only", f"--command={query}")
+    assert stack.compose("exec", "-T", "db", *psql).strip() == "f|f|f|f|f"
+
+
+def test_no_secret_shows_anywhere_else(stack: Stack) -> None:
+    """Not in inspect, the image's layers, logs, the configuration, or any process's environment."""
+    secrets = [read(stack, name) for name in FILES]
+    shown = {"configuration": stack.compose("config"), "logs": stack.compose("logs")}
+    for service in SERVICES:
+        for container in stack.containers(service, everything=True):
+            shown[f"inspect {service}"] = json.dumps(container)
+            if container["State"]["Running"]:
+                shown[f"processes of {service}"] = docker("top", container["Id"], "-eo", "pid,args")
+    image = f"{stack.project}-api:current"
+    shown["image"] = docker("image", "inspect", image) + docker("history", "--no-trunc", image)
+    assert [where for where, text in shown.items() if any(one in text for one in secrets)] == []
+    # In db's, its image puts the superuser's: nobody sees it there but the superuser.
+    (api, *_) = stack.containers("api")
+    script = "cat /proc/[0-9]*/environ 2> /dev/null | tr '\\0' '\\n'; true"
+    environments = docker("exec", api["Id"], "bash", "-c", script)
+    assert "DATABASE_PASSWORD_FILE=" in environments
+    assert not any(one in environments for one in secrets)
+
+
+@contextmanager
+def steady_requests(stack: Stack) -> Iterator[list[int]]:
+    """Read and write all the while; yields the statuses of the answers so far."""
+    ended = threading.Event()
+    statuses: list[int] = []
+
+    def client(number: int) -> None:
+        with stack.session() as session:
+            for count in range(1_000_000):
+                if ended.wait(0.02):
+                    return
+                item = {"name": f"during-rotation-{number}-{count}"}
+                statuses.append(
+                    session.post(stack.url("/items"), json=item, timeout=10).status_code
+                )
+                statuses.append(session.get(stack.url("/items"), timeout=10).status_code)
+
+    with ThreadPoolExecutor(4) as clients:
+        running = [clients.submit(client, number) for number in range(4)]
+        try:
+            yield statuses
+        finally:
+            ended.set()
+    assert [one.result() for one in running] == [None] * 4
+
+
+def test_rotating_secrets_loses_no_request(stack: Stack) -> None:
+    """Nor any new connection; then the old password opens nothing, the new one shows nowhere."""
+    old = read(stack, "database-password")
+    (api, *_) = stack.containers("api")
+    with steady_requests(stack) as statuses, ThreadPoolExecutor(1) as connecting:
+        log_ins = connecting.submit(docker, "exec", api["Id"], "python", "-c", LOG_IN)
+        said = stack.run("python3", "-m", "ops.rotate_secrets").stdout
+        new = read(stack, "database-password")
+        assert int(log_ins.result().split()[-1]) > 50
+    assert set(statuses) == {requests.codes.ok, requests.codes.created}
+    assert len(statuses) > 200
+    assert new != old
+    assert logs_in(stack, "berth", new)
+    assert not logs_in(stack, "berth", old)
+    assert new not in said
+    assert new not in stack.compose("logs")
+
+
+def test_a_rotation_that_was_broken_off_can_be_finished(stack: Stack) -> None:
+    """At whatever point it was."""
+    stack.compose("run", "--rm", "--no-deps", "secrets", "prepare")
+    half = read(stack, "database-password.next")
+    stack.run("python3", "-m", "ops.rotate_secrets")
+    assert read(stack, "database-password") == half
+    assert logs_in(stack, "berth", half)
