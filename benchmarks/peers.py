@@ -39,7 +39,7 @@ BERTH = Peer("berth", "Berth, 4 replicas", scale=4)
 
 PEERS = [
     BERTH,
-    Peer("template", "FastAPI's template: Traefik, fastapi run --workers 4, SQLModel"),
+    Peer("template", "FastAPI's template: fastapi run, SQLModel"),
     Peer("nginx-gunicorn", "nginx, gunicorn with 4 uvicorn workers", proxy="nginx"),
     Peer("caddy-uvicorn", "Caddy, uvicorn --workers 4", proxy="caddy"),
     Peer("workers-uvicorn", "Berth's Traefik, uvicorn --workers 4", kind="workers"),
@@ -48,7 +48,7 @@ PEERS = [
     Peer("workers-berth", "Berth, 1 replica with API_WORKERS=4", kind="workers"),
     Peer(
         "bare",
-        "floor: uvicorn, asyncpg, no framework, plain HTTP",
+        "floor: uvicorn and asyncpg, plain HTTP",
         proxy="api",
         kind="floor",
         url="http://localhost:8000",

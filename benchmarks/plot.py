@@ -4,9 +4,9 @@ from xml.sax.saxutils import escape
 
 from benchmarks.results import ROW, Results
 
-WIDTH, ROW_HEIGHT, LEFT, BAR = 860, 40, 310, 250
+WIDTH, ROW_HEIGHT, LEFT, BAR = 940, 40, 320, 250
 COLOURS = {"proxy": "#4c78a8", "api": "#f58518", "db": "#54a24b", "rest": "#b0b0b0"}
-STYLE = "font-family='system-ui, sans-serif' font-size='13' fill='#24292f'"
+STYLE = "font-family='system-ui, sans-serif' font-size='12' fill='#24292f'"
 
 
 def svg(results: Results) -> str:
