@@ -25,11 +25,7 @@ def svg(results: Results) -> str:
     for number, (peer, rate) in enumerate(rates.items()):
         y = 40 + number * ROW_HEIGHT
         colour = "#4c78a8" if peer.name == "berth" else "#b7c9de"
-        parts.append(
-            _text(
-                8, y + 17, peer.title.replace("FastAPI's template: ", "FastAPI's template, ")[:46]
-            )
-        )
+        parts.append(_text(8, y + 17, peer.title))
         parts.append(_bar(LEFT, y, rate / most * BAR, colour))
         parts.append(_text(LEFT + rate / most * BAR + 6, y + 17, f"{rate:,.0f}"))
         x: float = second
