@@ -10,9 +10,11 @@ flock 9
 if [[ ${ANEW:-} == yes ]]; then
     # Without the name of its database, nothing begins as long as there is a slot.
     rm -f $root/system
-    while [[ -n $(sql "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'backup'") ]]; do
+    until [[ $(sql "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'backup'") == 0 ]]; do
+        sql "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'backup'" > /dev/null
         sql "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
             WHERE slot_name = 'backup' AND NOT active" > /dev/null
+        sleep 0.1
     done
     for ((tries = 0; tries < 100; tries++)); do
         [[ ! -s $root/system || ! -s /tmp/history ]] || break

@@ -280,8 +280,12 @@ def test_a_dead_backup_cannot_fill_the_databases_disk(copied: Stack) -> None:
     docker("kill", backup["Id"])
     for _ in range(8):
         psql(copied, "SELECT pg_logical_emit_message(false, 'test', 'x'), pg_switch_wal()")
-    psql(copied, "CHECKPOINT")
-    assert psql(copied, "SELECT wal_status FROM pg_replication_slots") == "lost"
+
+    def dropped() -> bool:
+        psql(copied, "CHECKPOINT")
+        return psql(copied, "SELECT wal_status FROM pg_replication_slots") == "lost"
+
+    poll("the end of what is kept", dropped)
     docker("start", backup["Id"])
     poll("the alarm's end", lambda: alarm(copied) == "")
     await_proof(copied)
