@@ -1,3 +1,4 @@
+import time
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -8,6 +9,12 @@ class Lifecycle:
     """What the server knows and the app must: whether this replica is on its way out."""
 
     draining: bool = False
+    # When somebody last sent a request while draining, by the monotonic clock.
+    late_request: float = 0.0
+
+
+# Asked by whoever watches this replica, whether or not it is still sent requests.
+CHECKS = {"/livez", "/readyz"}
 
 
 class CloseWhileDraining:
@@ -22,6 +29,9 @@ class CloseWhileDraining:
         self.lifecycle = lifecycle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.lifecycle.draining and scope.get("path") not in CHECKS:
+            self.lifecycle.late_request = time.monotonic()
+
         async def send_closing(message: Message) -> None:
             if self.lifecycle.draining and message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]

@@ -1,9 +1,10 @@
 """Runs the app: `python -m app.server`.
 
 The first SIGTERM or SIGINT starts the drain: /readyz turns to 503 and serving goes on for
-DRAIN_SECONDS, while the proxy takes this replica out. Then the listener closes and what is in
-flight, WebSockets included, has SHUTDOWN_SECONDS to finish. The exit code is 0. A second signal,
-or one before start-up has finished, ends the process at once with 128 + the signal's number.
+DRAIN_SECONDS, and longer if requests still come, while the proxy takes this replica out. Then the
+listener closes and what is in flight, WebSockets included, has SHUTDOWN_SECONDS to finish. The exit
+code is 0. A second signal, or one before start-up has finished, ends the process at once with
+128 + the signal's number.
 With API_WORKERS above 1 all this is true of each of the processes that app/workers.py keeps.
 """
 
@@ -32,6 +33,10 @@ logger = logging.getLogger(__name__)
 # Longer than the 60 s for which the proxy keeps an idle connection: the side that sends requests
 # must be the one that closes, or a request meets a closing connection.
 KEEP_ALIVE_SECONDS = 75
+
+# A drain lasts until no request has come for so long, or for so many times DRAIN_SECONDS more.
+QUIET_SECONDS = 1
+PATIENCE = 3
 
 # The networks that containers and proxies live on. Not "*": then uvicorn believes the leftmost
 # address of X-Forwarded-For, which is whatever the client wrote there.
@@ -91,8 +96,12 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
 
     async def on_tick(self, counter: int) -> bool:
-        if self.lifecycle.draining and time.monotonic() >= self.drain_ends:
-            self.should_exit = True
+        if self.lifecycle.draining:
+            now = time.monotonic()
+            # A proxy on a busy machine may be late to notice: whoever is sent requests serves on.
+            is_quiet = now - self.lifecycle.late_request >= QUIET_SECONDS
+            limit = self.drain_ends + PATIENCE * self.settings.drain_seconds
+            self.should_exit |= now >= limit or (is_quiet and now >= self.drain_ends)
         if self.beat and counter % TICKS_PER_SECOND == 0:
             self.beat()
         return await super().on_tick(counter)

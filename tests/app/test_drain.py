@@ -33,6 +33,19 @@ def test_a_draining_replica_keeps_serving_and_says_that_it_is_leaving(
         assert 1 <= time.monotonic() - started < 2.5
 
 
+def test_a_replica_that_is_still_sent_requests_serves_on(migrated: Environment, log: Path) -> None:
+    """For four times the drain at most; a proxy on a busy machine may be late to notice."""
+    with Server(migrated, log, DRAIN_SECONDS="0.5") as server:
+        server.ready()
+        server.terminate()
+        started = time.monotonic()
+        with pytest.raises(requests.ConnectionError):  # noqa: PT012 - until then every one is answered
+            while time.monotonic() - started < 5:
+                assert server.get("/version").status_code == 200
+        assert 1.5 < time.monotonic() - started < 4
+        assert server.exit_code() == 0
+
+
 @pytest.mark.parametrize("path", ["/sleep/1.5", "/stream/1.5"])
 def test_what_is_in_flight_finishes(migrated: Environment, log: Path, path: str) -> None:
     """Although it takes longer than the drain, also when its answer has already begun."""
