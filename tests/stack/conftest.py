@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -5,6 +6,10 @@ from cryptography import x509
 
 from tests.stack import report
 from tests.stack.stack import Stack, running_with_ca
+
+# What is run here says the same, whether or not it was make that ran the tests.
+for variable in ("MAKEFLAGS", "MAKELEVEL"):
+    os.environ.pop(variable, None)
 
 
 @pytest.fixture(scope="session")

@@ -220,6 +220,7 @@ def running(
     stack = Stack(project, dict(variables), folder)
     stack.down()
     try:
+        stack.run("python3", "-m", "host")  # a profile may name images that nothing else does
         stack.up(scale=scale)
         yield stack
     finally:
