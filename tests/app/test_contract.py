@@ -19,10 +19,11 @@ JSON = {"Content-Type": "application/json"}
 
 def test_the_api_keeps_its_documented_contract(api: Server, tmp_path: Path) -> None:
     """Thousands of good and bad requests: no 5xx, no answer that the documentation omits."""
+    # One worker: its threads meet a bug of CPython 3.11 now and then, in compiling syntax trees.
     done = subprocess.run(
         [
             *(Path(sys.executable).parent / "schemathesis", "run", f"{api.url}/openapi.json"),
-            *("--max-examples", EXAMPLES, "--mode", "all", "--seed", "1", "--workers", "2"),
+            *("--max-examples", EXAMPLES, "--mode", "all", "--seed", "1", "--workers", "1"),
             *("--checks", "all", "--exclude-checks", NOT_PROMISED, "--no-color"),
         ],
         cwd=tmp_path,
