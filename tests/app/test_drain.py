@@ -30,7 +30,7 @@ def test_a_draining_replica_keeps_serving_and_says_that_it_is_leaving(
         assert unready.json() == {"status": "unavailable", "reason": "draining"}
         assert server.get("/items/none").headers["connection"] == "close"
         assert server.exit_code() == 0
-        assert 1 <= time.monotonic() - started < 2.5
+        assert 1 <= time.monotonic() - started < 3.5
 
 
 def test_a_replica_that_is_still_sent_requests_serves_on(migrated: Environment, log: Path) -> None:
@@ -40,9 +40,9 @@ def test_a_replica_that_is_still_sent_requests_serves_on(migrated: Environment, 
         server.terminate()
         started = time.monotonic()
         with pytest.raises(requests.ConnectionError):  # noqa: PT012 - until then every one is answered
-            while time.monotonic() - started < 5:
+            while time.monotonic() - started < 10:
                 assert server.get("/version").status_code == 200
-        assert 1.5 < time.monotonic() - started < 4
+        assert time.monotonic() - started > 1.5
         assert server.exit_code() == 0
 
 

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,12 +58,11 @@ def test_models_and_migrations_describe_the_same_schema(
 
 
 def test_at_head_there_is_nothing_to_do(migrated: Environment) -> None:
-    """And that takes well under a second: it happens at every start of the stack."""
-    started = time.monotonic()
-    done = run(migrated, "migrations")
-    assert time.monotonic() - started < 1
+    """It happens at every start of the stack, so not even alembic is imported for it."""
+    done = run(migrated | {"PYTHONPROFILEIMPORTTIME": "1"}, "migrations")
     assert done.returncode == 0
-    assert "Running upgrade" not in done.stdout
+    imported = re.findall(r"\| +(asyncpg|alembic)$", done.stdout, re.MULTILINE)
+    assert imported == ["asyncpg"]
 
 
 def test_of_two_migrations_at_once_one_works_and_one_waits(empty: Environment) -> None:
@@ -114,7 +114,7 @@ def test_a_migration_that_waits_for_a_table_lets_requests_pass(
         eventually(lambda: "ALTER TABLE" in _activity(postgres, name), "waiting")
         started = time.monotonic()
         postgres.sql(name, "SELECT count(*) FROM items")
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 3
         done = migration.result()
     assert done.returncode == 0, done.stdout
     assert "A table is in use, trying again" in done.stdout

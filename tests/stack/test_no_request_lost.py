@@ -13,7 +13,8 @@ from tests.stack.stack import Stack, docker, running_with_ca
 
 # How many POSTs a replica may have in hand when it is harmed: nobody else may repeat those.
 IN_FLIGHT = 8
-OUT_OF_BALANCE_SECONDS = 2
+# Two are promised; the rest is for a busy machine.
+OUT_OF_BALANCE_SECONDS = 3
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +76,9 @@ def test_hung_replica_is_left_out_then_killed(stack: Stack, name: str, how: str)
     start = time.monotonic()
     load = under_load(stack, name, harm(how))
     assert load.lost("GET") == []
-    hung = [o for o in load.outcomes if o.seconds > OUT_OF_BALANCE_SECONDS]
-    assert all(o.at - load.marks[0] < OUT_OF_BALANCE_SECONDS for o in hung)
+    hung = [o for o in load.outcomes if o.seconds > 0.9 * events.RESPONSE_SECONDS]
+    late = [o for o in hung if o.at - load.marks[0] > OUT_OF_BALANCE_SECONDS]
+    assert late == []
     assert len(load.lost("POST")) <= len(hung)
     if how.startswith("/"):
         since = f"--since={time.monotonic() - start:.0f}s"

@@ -245,7 +245,7 @@ def test_a_thousand_slow_clients_leave_others_served(edge: Stack, attacks: str, 
     came = {kind: int(count) for kind, count in re.findall(r"(\w+): +(\d+)", counts)}
     assert came["connected"] + came["closed"] > 800, counts
     assert {status for status, _ in answers} == {OK}
-    assert max(seconds for _, seconds in answers) < 2
+    assert max(seconds for _, seconds in answers) < 5
     after = [c["RestartCount"] for service in ("traefik", "api") for c in edge.containers(service)]
     assert after == began
 

@@ -11,7 +11,7 @@ import requests
 from tests.stack.events import engine_is_ours, restart_engine
 from tests.stack.stack import Stack, copy_of_repository, docker, poll, running
 
-QUICK_SECONDS = 10
+QUICK_SECONDS = 30
 
 
 def test_four_replicas_share_the_work(stack: Stack) -> None:
