@@ -4,7 +4,7 @@ The first SIGTERM or SIGINT starts the drain: /readyz turns to 503 and serving g
 DRAIN_SECONDS, and longer if requests still come, while the proxy takes this replica out. Then the
 listener closes and what is in flight, WebSockets included, has SHUTDOWN_SECONDS to finish. The exit
 code is 0. A second signal, or one before start-up has finished, ends the process at once with
-128 + the signal's number.
+128 + the signal's number. After RECYCLE_REQUESTS a replica drains by itself and starts anew.
 With API_WORKERS above 1 all this is true of each of the processes that app/workers.py keeps.
 """
 
@@ -22,8 +22,8 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from app import logs, workers
-from app.database import DatabaseUnavailableError, connect
+from app import logs, recycling, workers
+from app.database import Connection, DatabaseUnavailableError, connect
 from app.lifecycle import CloseWhileDraining, Lifecycle
 from app.main import create_app
 from app.settings import Settings, load_settings
@@ -52,6 +52,8 @@ class Server(uvicorn.Server):
         self.settings = settings
         self.lifecycle: Lifecycle = app.state.lifecycle
         self.drain_ends = 0.0
+        self.turn: asyncio.Task[Connection] | None = None
+        self.starts_anew = False
         super().__init__(
             uvicorn.Config(
                 CloseWhileDraining(app, self.lifecycle),
@@ -76,11 +78,17 @@ class Server(uvicorn.Server):
         name = signal.Signals(sig).name
         if not self.started:
             self._end_now(sig, f"{name} before start-up has finished")
-        if self.lifecycle.draining:
+        if self.starts_anew:
+            self.starts_anew = False
+        elif self.lifecycle.draining:
             self._end_now(sig, f"{name} a second time")
+        else:
+            self._drain(name)
+
+    def _drain(self, why: str) -> None:
         self.lifecycle.draining = True
         self.drain_ends = time.monotonic() + self.settings.drain_seconds
-        logger.info("%s: draining for %g s", name, self.settings.drain_seconds)
+        logger.info("%s: draining for %g s", why, self.settings.drain_seconds)
 
     def _end_now(self, sig: int, why: str) -> None:
         logger.warning("%s: ending at once", why)
@@ -96,6 +104,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
 
     async def on_tick(self, counter: int) -> bool:
+        if self.settings.recycle_requests:
+            self._recycle(self.settings.recycle_requests)
         if self.lifecycle.draining:
             now = time.monotonic()
             # A proxy on a busy machine may be late to notice: whoever is sent requests serves on.
@@ -105,6 +115,19 @@ class Server(uvicorn.Server):
         if self.beat and counter % TICKS_PER_SECOND == 0:
             self.beat()
         return await super().on_tick(counter)
+
+    def _recycle(self, requests: int) -> None:
+        if self.lifecycle.draining or self.server_state.total_requests < requests:
+            return
+        if not self.turn:
+            self.turn = asyncio.create_task(recycling.wait_for_turn(self.settings))
+        elif self.turn.done():
+            self.turn.result()
+            if self.beat:
+                os.kill(os.getppid(), workers.START_ANEW)
+            else:
+                self.starts_anew = True
+            self._drain(f"{requests} requests served")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Uvicorn's own would cut WebSockets at once and wait for the rest without end."""
@@ -132,13 +155,20 @@ def main() -> None:
     logs.configure(settings.log_level, settings.log_format)
     app = create_app(settings)
     if settings.api_workers == 1:
-        Server(app).run()
+        server = Server(app)
+        server.run()
+        if server.starts_anew:
+            recycling.start_anew()
         return
 
     def serve(listener: socket.socket, beat: workers.Beat) -> None:
         Server(app, beat).run([listener])
 
-    sys.exit(workers.Workers(settings.api_workers, settings.host, settings.port, serve).run())
+    parent = workers.Workers(settings.api_workers, settings.host, settings.port, serve)
+    code = parent.run()
+    if parent.starts_anew:
+        recycling.start_anew()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LogLevel = Annotated[
@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     # What one request may bring, and how many of them one process works on at a time.
     max_body_bytes: PositiveInt = 2**20
     max_in_flight: PositiveInt = 250
+    # Requests, checks included, after which a process drains and starts anew; 0 is never.
+    recycle_requests: NonNegativeInt = 0
     # Web pages of other origins that a browser may let read answers, such as
     # "https://example.org https://www.example.org"; by default none.
     cors_origins: str = ""

@@ -31,6 +31,8 @@ SILENCE_SECONDS = 12
 YOUNG_SECONDS = 10
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# From a child to its parent: all drain, and the container's processes start anew.
+START_ANEW = signal.SIGUSR1
 
 Beat = Callable[[], None]
 Serve = Callable[[socket.socket, Beat], None]
@@ -64,6 +66,7 @@ class Workers:
         self._selector = selectors.DefaultSelector()
         self._stopping = False
         self._exit_code = 0
+        self.starts_anew = False
 
     def run(self) -> int:
         """Serve until told to stop, or until a child cannot be kept alive.
@@ -74,6 +77,7 @@ class Workers:
         gc.freeze()  # what is here now is shared between the processes for as long as none writes
         for number in SIGNALS:
             signal.signal(number, self._stop)
+        signal.signal(START_ANEW, self._start_anew)
         for _ in range(self._count):
             self._fork()
         while self._children:
@@ -160,7 +164,15 @@ class Workers:
             child.aborted = True
             child.silent_at = now + 1
 
+    def _start_anew(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._stopping:
+            self._stop(signal.SIGTERM, None)
+            self.starts_anew = True
+
     def _stop(self, number: int, _frame: FrameType | None) -> None:
+        if self.starts_anew:  # all are draining already
+            self.starts_anew = False
+            return
         self._stopping = True
         self._listener.close()
         for child in self._children:

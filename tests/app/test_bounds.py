@@ -15,7 +15,7 @@ LIMIT = 4
 def bounded(migrated: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     settings = {"MAX_IN_FLIGHT": str(LIMIT), "MAX_BODY_BYTES": "1000"}
     log = tmp_path_factory.mktemp("bounded") / "log"
-    with Server(migrated, log, "tests.app.faulty_server", **settings) as server:
+    with Server(migrated, log, "tests.faults", **settings) as server:
         yield server.ready()
 
 

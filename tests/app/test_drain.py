@@ -11,7 +11,7 @@ from websockets.sync.client import connect
 from tests.app.postgres import free_port
 from tests.app.programs import Environment, Server, eventually
 
-SLOW = "tests.app.slow_server"
+SLOW = "tests.faults"
 
 
 def test_a_draining_replica_keeps_serving_and_says_that_it_is_leaving(

@@ -15,7 +15,7 @@ TOKEN = "token-that-nobody-may-see"
 @pytest.fixture(scope="module")
 def faulty(migrated: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("faulty") / "log"
-    with Server(migrated, log, "tests.app.faulty_server") as server:
+    with Server(migrated, log, "tests.faults") as server:
         yield server.ready()
 
 

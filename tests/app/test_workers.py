@@ -131,7 +131,7 @@ def _server(environment: Environment, log: Path, **settings: str) -> Server:
     return Server(
         environment,
         log,
-        "tests.app.slow_server",
+        "tests.faults",
         API_WORKERS=str(COUNT),
         DRAIN_SECONDS="1",
         **settings,

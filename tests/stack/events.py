@@ -42,6 +42,21 @@ def scaling(stack: Stack, mark: Callable[[], None]) -> None:
     stack.up(scale=2)
 
 
+def recycling(stack: Stack, mark: Callable[[], None]) -> None:
+    """Every replica has served RECYCLE_REQUESTS, and starts anew."""
+    mark()
+    replicas = stack.healthy()
+    poll(
+        "new starts of all",
+        lambda: all(
+            docker("logs", replica).count("Application startup complete") > 1
+            for replica in replicas
+        ),
+        seconds=60,
+    )
+    assert [_restarts(replica) for replica in replicas] == [0] * len(replicas)
+
+
 def harm(how: str) -> Event:
     """Have one replica harmed: by a line of bash in it, or by one of its own faults."""
     script = how

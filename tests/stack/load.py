@@ -161,7 +161,7 @@ async def _send(stack: Stack, load: Load, rate: int, ended: threading.Event) -> 
             if kind < 0.2:
                 tasks.create_task(sender.post(session, due))
             elif kind < 0.3:
-                tasks.create_task(sender.get(session, due, "/faults/sleep/300"))
+                tasks.create_task(sender.get(session, due, "/sleep/0.3"))
             else:
                 tasks.create_task(sender.get(session, due, f"/items/{sender.some_id(chance)}"))
 

@@ -257,8 +257,7 @@ def running_with_ca(
                 *(f"{HERE}/compose.{overlay}.yaml" for overlay in ["pebble", *overlays]),
             ]
         ),
-        "FAULTS_FILE": f"{HERE}/faults.py",
-        "FAULTY_FILE": f"{REPOSITORY}/tests/app/faulty_server.py",
+        "FAULTS_FILE": f"{REPOSITORY}/tests/faults.py",
         "DOMAIN": DOMAIN,
         "ACME_EMAIL": f"owner@{DOMAIN}",
         "ACME_CA_SERVER": pebble.DIRECTORY,

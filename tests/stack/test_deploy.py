@@ -447,7 +447,7 @@ def test_crash_loop_backs_off_and_is_named(stack: Stack, tmp_path: Path) -> None
 def test_doctor_names_a_replica_that_ran_out_of_memory(stack: Stack) -> None:
     """And the variable that would give it more."""
     victim = docker("inspect", "--format={{slice .Name 1}}", stack.healthy()[0])
-    harm("/faults/memory")(stack, lambda: None)
+    harm("/memory")(stack, lambda: None)
     found = doctor(stack)["restarts"]
     assert found["level"] == "warning"
     assert f"{victim} out of memory (API_MEMORY)" in found["says"]

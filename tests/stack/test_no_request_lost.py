@@ -48,12 +48,22 @@ def test_scaling_up_and_down_loses_no_request(stack: Stack) -> None:
     assert under_load(stack, "scale 2 → 6 → 2", events.scaling, scale=2).why() == {}
 
 
+def test_replicas_that_start_anew_lose_no_request(stack: Stack) -> None:
+    """One after the other, after so many requests."""
+    stack.environment["RECYCLE_REQUESTS"] = "500"
+    try:
+        load = under_load(stack, "both replicas start anew", events.recycling, scale=2)
+    finally:
+        del stack.environment["RECYCLE_REQUESTS"]
+    assert load.why() == {}
+
+
 @pytest.mark.parametrize(
     ("name", "how"),
     [
         ("SIGKILL of a replica", "kill -KILL -- -1"),
-        ("exit from inside", "/faults/exit"),
-        ("out of memory", "/faults/memory"),
+        ("exit from inside", "/exit"),
+        ("out of memory", "/memory"),
     ],
 )
 def test_crash_loses_only_what_was_in_flight(stack: Stack, name: str, how: str) -> None:
@@ -67,8 +77,8 @@ def test_crash_loses_only_what_was_in_flight(stack: Stack, name: str, how: str) 
     ("name", "how"),
     [
         ("SIGSTOP of a replica", "kill -STOP -- -1"),
-        ("a blocked loop", "/faults/block"),
-        ("a held GIL", "/faults/hold-gil"),
+        ("a blocked loop", "/block"),
+        ("a held GIL", "/hold-gil"),
     ],
 )
 def test_hung_replica_is_left_out_then_killed(stack: Stack, name: str, how: str) -> None:
@@ -141,8 +151,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     [
         ("scale 2 → 6 → 2", events.scaling, 2),
         ("SIGKILL of a replica", harm("kill -KILL -- -1"), 4),
-        ("exit from inside", harm("/faults/exit"), 4),
-        ("out of memory", harm("/faults/memory"), 4),
+        ("exit from inside", harm("/exit"), 4),
+        ("out of memory", harm("/memory"), 4),
         ("SIGSTOP of a replica", harm("kill -STOP -- -1"), 4),
         ("a replica cut off from the network", events.cut_off, 4),
         ("all four replicas replaced", events.replace_all, 4),

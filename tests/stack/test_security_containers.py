@@ -71,6 +71,22 @@ def test_processes_have_no_capability_left(stack: Stack, service: str) -> None:
     assert {int(value, 16) for value in fields.values()} == {0}
 
 
+def test_replica_is_the_first_to_go_when_memory_runs_out(stack: Stack) -> None:
+    """By the kernel's own score, which counts what each of them uses, too."""
+    image = one(stack, "api")["Image"]
+
+    def score(service: str) -> int:
+        pids = [
+            line.split()[0]
+            for line in docker("top", one(stack, service)["Id"], "-eo", "pid").splitlines()[1:]
+        ]
+        files = [f"/proc/{pid}/oom_score" for pid in pids]
+        said = docker("run", "--rm", "--pid=host", "--entrypoint=cat", image, *files)
+        return max(int(line) for line in said.split())
+
+    assert score("api") > max(score(service) for service in ("db", "traefik", "docker-proxy"))
+
+
 def address(stack: Stack, service: str, network: str) -> str:
     """Return a container's address on one of the stack's networks."""
     networks = one(stack, service)["NetworkSettings"]["Networks"]

@@ -29,7 +29,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "berth-test-edge",
         scratch,
         scale=2,
-        overlays=["faulty"],
+        overlays=["faults"],
         HTTP3="true",
         CLIENT_IN_FLIGHT="300",
     ) as stack:
