@@ -11,8 +11,9 @@ from tests.stack.events import Event, all_answer, harm, restart_database, settle
 from tests.stack.load import Load, assert_stored_once, steady_load
 from tests.stack.stack import Stack, docker, running_with_ca
 
-# How many POSTs a replica may have in hand when it is harmed: nobody else may repeat those.
-IN_FLIGHT = 8
+# How many POSTs a replica may have in hand when it is harmed: nobody else may repeat those. It is
+# sent 15 a second, and may stand still for a while before it dies.
+IN_FLIGHT = 30
 # Two are promised; the rest is for a busy machine.
 OUT_OF_BALANCE_SECONDS = 3
 
