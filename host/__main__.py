@@ -8,23 +8,18 @@ Each step costs a fraction of a second when there is nothing to do, and a variab
 import sys
 
 from host import compose, engine, images
-from host.commands import Refusal
+from host.commands import carried_out
 
 
-def main() -> int:
+def prepare() -> None:
     """Prepare the host.
 
-    Returns:
-        The exit code: 0 when the host is ready, 1 after one sentence on standard error.
+    Raises:
+        Refusal: It cannot be made ready.
     """
-    try:
-        engine.ensure()
-        compose.ensure()
-        images.ensure(images.named_by_compose())
-    except Refusal as refusal:
-        print(f"berth: {refusal}", file=sys.stderr)
-        return 1
-    return 0
+    engine.ensure()
+    compose.ensure()
+    images.ensure(images.named_by_compose())
 
 
-sys.exit(main())
+sys.exit(carried_out(prepare))

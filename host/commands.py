@@ -3,11 +3,25 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 
 class Refusal(Exception):
     """The host cannot be made ready; the message is one sentence with the way out."""
+
+
+def carried_out(work: Callable[[], None]) -> int:
+    """Do a program's work.
+
+    Returns:
+        The exit code: 0, or 1 after the sentence of a refusal on standard error.
+    """
+    try:
+        work()
+    except Refusal as refusal:
+        print(f"berth: {refusal}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def allowed(variable: str) -> bool:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from host import debian
-from host.commands import Refusal, output, run, say
+from host.commands import Refusal, carried_out, output, run, say
 
 _FOLDER = Path(".venv")
 _REQUIREMENTS = (Path("requirements.txt"), Path("tests/requirements.txt"))
@@ -43,7 +43,4 @@ def ensure() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        ensure()
-    except Refusal as refusal:
-        sys.exit(f"berth: {refusal}")
+    sys.exit(carried_out(ensure))

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from host.commands import Refusal
+from host.commands import Refusal, carried_out
 from ops.docker import ROOT
 from ops.stack import Stack, State
 
@@ -43,19 +43,5 @@ def run(program: str) -> None:
         raise Refusal(f"{_PROGRAMS[program]} failed: `make doctor` shows it until it succeeds")
 
 
-def main() -> int:
-    """Run the program that is named.
-
-    Returns:
-        The exit code.
-    """
-    try:
-        run(sys.argv[1])
-    except Refusal as refusal:
-        print(f"berth: {refusal}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(carried_out(lambda: run(sys.argv[1])))

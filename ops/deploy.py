@@ -86,16 +86,10 @@ def migrations_in(said: str) -> list[str]:
     return found
 
 
-def main() -> int:
-    """Deploy.
-
-    Returns:
-        The exit code.
-    """
-    return program.run(
-        deploy, "`make deploy` finishes what is left, `make rollback` goes back to the old version"
-    )
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        program.run(
+            deploy,
+            "`make deploy` finishes what is left, `make rollback` goes back to the old version",
+        )
+    )

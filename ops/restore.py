@@ -188,14 +188,5 @@ def restore_beside(stack: Stack, moment: str, terminal: Terminal) -> None:
     )
 
 
-def main() -> int:
-    """Restore.
-
-    Returns:
-        The exit code.
-    """
-    return program.run(restore, "`make restore` begins again")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(restore, "`make restore` begins again"))

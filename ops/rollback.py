@@ -76,16 +76,10 @@ def _choice(tags: list[str]) -> str:
     return f"choose with TO= among {', '.join(tags)}" if tags else "none has been deployed yet"
 
 
-def main() -> int:
-    """Roll back.
-
-    Returns:
-        The exit code.
-    """
-    return program.run(
-        rollback, "`make rollback` finishes what is left, `make deploy` brings this tree's version"
-    )
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        program.run(
+            rollback,
+            "`make rollback` finishes what is left, `make deploy` brings this tree's version",
+        )
+    )

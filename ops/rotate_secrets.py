@@ -53,14 +53,5 @@ def secrets(half: str) -> None:
     compose("run", "--rm", "--no-deps", "--no-TTY", "secrets", half)
 
 
-def main() -> int:
-    """Change the password.
-
-    Returns:
-        The exit code.
-    """
-    return program.run(rotate, "`make rotate-secrets` finishes what is left")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(rotate, "`make rotate-secrets` finishes what is left"))

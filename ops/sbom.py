@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from host.commands import Refusal
+from host.commands import Refusal, carried_out
 from ops.docker import docker
 from ops.images import Image, Images
 from ops.stack import Stack
@@ -74,8 +74,8 @@ def document(image: Image, repository: str, now: datetime) -> dict[str, Any]:
     }
 
 
-def listed() -> dict[str, Any]:
-    """Return the list for the image that Compose runs.
+def print_list() -> None:
+    """Print the list for the image that Compose runs.
 
     Raises:
         Refusal: There is none yet.
@@ -84,22 +84,8 @@ def listed() -> dict[str, Any]:
     image = images.current()
     if image is None:
         raise Refusal("there is no image yet: `make up` builds one")
-    return document(image, images.repository, datetime.now(UTC))
-
-
-def main() -> int:
-    """Print the list.
-
-    Returns:
-        The exit code.
-    """
-    try:
-        print(json.dumps(listed(), indent=2))
-    except Refusal as refusal:
-        print(f"berth: {refusal}", file=sys.stderr)
-        return 1
-    return 0
+    print(json.dumps(document(image, images.repository, datetime.now(UTC)), indent=2))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(carried_out(print_list))

@@ -142,14 +142,5 @@ def await_answer(endpoint: Endpoint, terminal: Terminal) -> None:
         time.sleep(0.1)
 
 
-def main() -> int:
-    """Start the stack.
-
-    Returns:
-        The exit code.
-    """
-    return program.run(up, "`make up` goes on from here")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(up, "`make up` goes on from here"))

@@ -55,14 +55,5 @@ def upgrade(terminal: Terminal) -> None:
         terminal.say(f"PostgreSQL {here} → {wanted}, {time.monotonic() - began:.1f} s in all")
 
 
-def main() -> int:
-    """Upgrade.
-
-    Returns:
-        The exit code.
-    """
-    return program.run(upgrade, "`make upgrade-db` begins again")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(upgrade, "`make upgrade-db` begins again"))
