@@ -42,6 +42,23 @@ def test_container_has_no_more_rights_than_it_needs(stack: Stack, service: str) 
     assert 0 < host["PidsLimit"] <= 500
 
 
+def test_services_of_every_profile_keep_the_same_rules(stack: Stack) -> None:
+    """Those too that do not run here: backups, copies, metrics."""
+    configuration = json.loads(stack.compose("--profile=*", "config", "--format=json"))
+    for name, service in configuration["services"].items():
+        if name == "pebble":  # the tests' own
+            continue
+        limits = service["deploy"]["resources"]["limits"]
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["logging"]["options"]["max-size"], name
+        assert 0 < int(limits["memory"]) <= 2**30, name
+        assert 0 < limits["pids"] <= 500, name
+        assert not service.get("privileged"), name
+        assert "host" not in {service.get(key) for key in ("pid", "ipc", "network_mode")}, name
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_container_writes_to_its_own_data_alone(stack: Stack, service: str) -> None:
     """Whatever else is mounted is mounted to be read."""

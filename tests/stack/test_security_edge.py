@@ -18,7 +18,7 @@ from tests.stack.inside import attack
 from tests.stack.stack import Stack, poll, running_with_ca
 
 OK = requests.codes.ok
-ATTACK_SECONDS = 15
+ATTACK_SECONDS = 10
 
 
 @pytest.fixture(scope="module")
