@@ -59,6 +59,11 @@ class Database:
         self._epoch = 0
         self._away = False
 
+    def connections(self) -> tuple[int, int]:
+        """How many of the pool's connections are at work, and how many wait for some."""
+        idle = self._pool.get_idle_size()
+        return self._pool.get_size() - idle, idle
+
     async def read_one(self, query: str, *args: object) -> asyncpg.Record | None:
         """The first row, or None. Tried once more if its connection turns out to be dead."""
         return await self._answer(lambda connection: connection.fetchrow(query, *args), tries=2)

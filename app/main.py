@@ -13,22 +13,27 @@ from app.docs import add_docs
 from app.envelope import Envelope
 from app.items import endpoints as items
 from app.lifecycle import Lifecycle
+from app.metrics import Measured, Metrics
 from app.schema import Schema
 from app.settings import Settings
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
-    async with open_database(app.state.settings) as database:
+    async with (
+        open_database(app.state.settings) as database,
+        app.state.metrics.served(database),
+    ):
         yield {"database": database, "schema": Schema(database)}
 
 
 class App(FastAPI):
-    """FastAPI within bounds; what they refuse and what fails is in an envelope too."""
+    """FastAPI within bounds; what they refuse and what fails is in an envelope, and counted too."""
 
     def build_middleware_stack(self) -> ASGIApp:
         settings: Settings = self.state.settings
-        return Envelope(Bounds(super().build_middleware_stack(), settings.max_in_flight))
+        bounded = Bounds(super().build_middleware_stack(), settings.max_in_flight)
+        return Measured(Envelope(bounded), self.state.metrics)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -44,6 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.lifecycle = Lifecycle()
+    app.state.metrics = Metrics(settings)
     app.add_exception_handler(DatabaseUnavailableError, errors.database_unavailable)
     app.add_exception_handler(RequestValidationError, errors.invalid_request)
     app.add_exception_handler(Exception, errors.unexpected)

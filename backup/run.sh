@@ -50,6 +50,30 @@ wait_for_copy() {
         && sql 'SELECT pg_reload_conf()' > /dev/null
 }
 
+# Writes what there is for Prometheus, which the node exporter reads.
+tell() {
+    local kind one
+    while true; do
+        {
+            echo "berth_backup_base_seconds_max $((EVERY_HOURS * 7200 + 3600))"
+            echo "berth_backup_proof_seconds_max $((PROVEN_HOURS * 3600))"
+            for kind in full incremental; do
+                one=$(backups | awk -F/ -v kind=$kind '
+                    { is = seen[$(NF - 1)]++ ? "incremental" : "full" }
+                    is == kind { last = $NF }
+                    END { print last }')
+                [[ -z $one ]] || echo "berth_backup_last_success_timestamp_seconds{kind=\"$kind\"} $(as_seconds "$one")"
+            done
+            one=$(stat --format=%Y "$(< /tmp/history)/received") \
+                && echo "berth_backup_last_success_timestamp_seconds{kind=\"log\"} $one"
+            [[ ! -s $root/proven ]] \
+                || echo "berth_backup_last_proof_timestamp_seconds $(as_seconds "$(cut -d' ' -f1 $root/proven)")"
+        } > /tmp/state 2> /dev/null || true
+        cat /tmp/state > /backup-state/backup.prom.new && mv /backup-state/backup.prom.new /backup-state/backup.prom
+        sleep 15
+    done
+}
+
 schedule() {
     local newest
     while sleep 2; do
@@ -77,6 +101,7 @@ stop() {
 trap stop TERM INT
 stream &
 note &
+tell &
 schedule &
 wait -n
 fail 'one of the loops ended, which it should not'

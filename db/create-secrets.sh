@@ -19,6 +19,11 @@ if [[ -n $COPIES_BACKUPS && ,$PROFILES, != *,offsite,* ]]; then
     exit 1
 fi
 
+if [[ -n $ALERTS && ,$PROFILES, != *,metrics,* ]]; then
+    echo "ALERT_WEBHOOK or ALERT_EMAIL is set, but nothing watches: add metrics to COMPOSE_PROFILES in .env"
+    exit 1
+fi
+
 # Readable by whoever has the volume mounted: the mount is the permission.
 umask 222
 cd /run/secrets
@@ -32,6 +37,8 @@ make_secret() {
 
 make_secret postgres-password
 make_secret database-password
+# In a volume of its own: replicas have no business with what sees all statistics, nor it with theirs.
+make_secret ../metrics-secrets/postgres-password
 # But the superuser's: a replica has no business with that one.
 if [[ -O postgres-password ]]; then
     chmod 400 postgres-password
@@ -50,7 +57,11 @@ if [[ -O /certificates ]]; then
     chown 65532:65532 /certificates
 fi
 
-# The backup service, which is postgres, owns the folder of backups once and for all.
+# The backup service, which is postgres, owns what it writes to once and for all.
+if [[ -O /backup-state ]]; then
+    chmod 755 /backup-state
+    chown postgres:postgres /backup-state
+fi
 if [[ $(stat --format=%U /backups) != postgres && -z $(ls --almost-all /backups) ]]; then
     chmod 700 /backups
     chown postgres:postgres /backups
