@@ -5,11 +5,7 @@ from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
-import pytest
-import requests
-
-from tests.stack.events import engine_is_ours, restart_engine
-from tests.stack.stack import Stack, copy_of_repository, docker, poll, running
+from tests.stack.stack import Stack, copy_of_repository
 
 QUICK_SECONDS = 30
 
@@ -73,32 +69,3 @@ def test_failing_migration_leaves_no_replica_running(tmp_path: Path) -> None:
         assert "half_done" not in tables
     finally:
         stack.down()
-
-
-def test_killed_server_comes_back(stack: Stack) -> None:
-    """SIGKILL of the process, not of the container: the restart policy's case."""
-    replica = stack.containers("api")[0]
-    docker("exec", replica["Id"], "bash", "-c", "kill -KILL -- -1 || true")
-    poll(
-        "the killed replica",
-        lambda: (
-            (again := stack.containers("api")[0])["RestartCount"] > replica["RestartCount"]
-            and len(stack.healthy()) == 4
-            and again["Id"] == replica["Id"]
-        ),
-    )
-
-
-@pytest.mark.skipif(not engine_is_ours(), reason="the engine runs what is not the tests'")
-def test_everything_comes_back_after_the_engine_restarts() -> None:
-    """With no command given; what was written is there."""
-    with running("berth-test-engine", scale=2) as stack:
-        poll("the first answer", stack.answers)
-        with stack.session() as session:
-            created = session.post(stack.url("/items"), json={"name": "kept"}, timeout=10)
-        assert created.status_code == requests.codes.created
-        before = {c["Id"] for c in stack.containers("api")}
-        restart_engine(stack, lambda: None)
-        poll("HTTPS after the restart", stack.answers, seconds=60)
-        assert {c["Id"] for c in stack.containers("api")} == before
-        assert stack.get(f"/items/{created.json()['id']}").json() == created.json()
