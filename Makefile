@@ -29,8 +29,8 @@ deploy: ## Build this tree and roll it out without losing a request
 rollback: ## Go back to the version before
 	@python3 -m ops.rollback
 
-doctor: ## Say what is wrong, and the way out
-	@python3 -m ops.doctor
+doctor: ## Say what is wrong, and the way out; JSON=1 for programs
+	@python3 -m ops.doctor $(if $(JSON),--json)
 
 backup: ## Take a base backup now (the schedule does, too)
 	@python3 -m ops.backup base

@@ -1,10 +1,12 @@
 """The `docker` command, in a session of its own: Ctrl-C is for us to handle, not for it."""
 
 import json
+import math
 import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -15,6 +17,9 @@ from ops.terminal import StopRequested, Terminal
 
 ROOT = Path(__file__).parent.parent
 _TAIL = 15
+# Seconds after which a command is given up. A program that only looks does so; one that changes
+# something must see it through.
+patience = math.inf
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
@@ -42,7 +47,7 @@ def docker(*arguments: str, **options: Unpack[Options]) -> str:
     """Run docker and return what it prints on standard output.
 
     Raises:
-        DockerError: It failed.
+        DockerError: It failed, or took longer than `patience`.
         StopRequested: It was given up.
     """
     try:
@@ -60,6 +65,7 @@ def docker(*arguments: str, **options: Unpack[Options]) -> str:
         raise DockerError("there is no docker command: run `make up` first") from None
     pending = options.get("stdin")
     person = options.get("given_up_by")
+    deadline = time.monotonic() + patience
     while True:
         try:
             printed, complaint = child.communicate(pending, timeout=0.2)
@@ -70,6 +76,11 @@ def docker(*arguments: str, **options: Unpack[Options]) -> str:
                 os.killpg(child.pid, signal.SIGTERM)
                 child.communicate()
                 raise StopRequested from None
+            if time.monotonic() > deadline:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.communicate()
+                name = " ".join(arguments[:2])
+                raise DockerError(f"docker {name} gave no answer in {patience:g} s") from None
         except BaseException:
             child.kill()
             raise

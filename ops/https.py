@@ -4,7 +4,7 @@ import http.client
 import socket
 import ssl
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 _SECONDS = 5
@@ -25,19 +25,32 @@ class Endpoint:
         """What users type."""
         return f"https://{self.domain}" + ("" if self.port == 443 else f":{self.port}")
 
+    @property
+    def reached_at(self) -> str:
+        """An address to connect to, where the stack may listen on all of them."""
+        return _EVERYWHERE.get(self.address, self.address)
+
     def connect(self, context: ssl.SSLContext) -> ssl.SSLSocket:
         """Connect and shake hands.
 
         Raises:
             OSError: It does not work; among these is every ssl.SSLError.
         """
-        address = _EVERYWHERE.get(self.address, self.address)
-        plain = socket.create_connection((address, self.port), timeout=_SECONDS)
+        plain = socket.create_connection((self.reached_at, self.port), timeout=_SECONDS)
         try:
             return context.wrap_socket(plain, server_hostname=self.domain)
         except OSError:
             plain.close()
             raise
+
+    def served(self) -> bytes:
+        """Return the certificate that is served, whoever signed it, in DER form.
+
+        Raises:
+            OSError: Nothing answers.
+        """
+        with self.connect(_trusting_all()) as connection:
+            return connection.getpeercert(binary_form=True) or b""
 
     def status(self, path: str) -> int:
         """Return the status of the answer to a GET, 0 if there is none."""
@@ -57,6 +70,7 @@ class Certificate:
     """A certificate, as far as an operator cares."""
 
     issuer: str
+    begins: datetime
     ends: datetime
 
     @property
@@ -64,9 +78,10 @@ class Certificate:
         """Whether it is the one that Traefik signs itself when it has none."""
         return TRAEFIK_DEFAULT in self.issuer
 
-    def days_left(self, now: datetime) -> float:
-        """Return how long it is still good."""
-        return (self.ends - now).total_seconds() / 86400
+    @property
+    def life(self) -> timedelta:
+        """How long it is good in all."""
+        return self.ends - self.begins
 
 
 def certificate(endpoint: Endpoint) -> Certificate:
@@ -76,8 +91,7 @@ def certificate(endpoint: Endpoint) -> Certificate:
         ssl.SSLCertVerificationError: It has ended, or has not begun.
         OSError: Nothing answers.
     """
-    with endpoint.connect(_trusting_all()) as connection:
-        encoded = connection.getpeercert(binary_form=True) or b""
+    encoded = endpoint.served()
     # Python reads only a certificate that it trusts: so trust this very one, and look again.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -86,11 +100,15 @@ def certificate(endpoint: Endpoint) -> Certificate:
     with endpoint.connect(context) as connection:
         found: dict[str, Any] = dict(connection.getpeercert() or {})
     issuer = dict(pair for part in found["issuer"] for pair in part)
-    ends = ssl.cert_time_to_seconds(found["notAfter"])
     return Certificate(
         issuer=issuer.get("organizationName") or issuer.get("commonName", "nobody"),
-        ends=datetime.fromtimestamp(ends, UTC),
+        begins=_moment(found["notBefore"]),
+        ends=_moment(found["notAfter"]),
     )
+
+
+def _moment(printed: str) -> datetime:
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(printed), UTC)
 
 
 def _trusting_all() -> ssl.SSLContext:

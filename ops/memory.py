@@ -47,6 +47,10 @@ class Budget:
         room = self.machine - HOST_BYTES - sum(self.others.values())
         return max(0, room // self.replica) if self.replica else 2**31
 
+    def total(self, replicas: int) -> int:
+        """What all of them may take together, in bytes."""
+        return replicas * self.replica + sum(self.others.values())
+
     def check(self, replicas: int, *, extra: int = 0) -> None:
         """Refuse a number of replicas that does not fit.
 
@@ -61,12 +65,12 @@ class Budget:
             return
         terms = [f"{replicas + extra} times {_mib(self.replica)} of api"]
         terms += [f"{_mib(limit)} of {name}" for name, limit in self.others.items()]
-        total = (replicas + extra) * self.replica + sum(self.others.values())
         during = f" during a deploy with SURGE={extra}" if extra else ""
         fits = self.largest - extra
         raise Refusal(
             f"{replicas} replicas do not fit this machine's memory{during}: {', '.join(terms)} "
-            f"make {_mib(total)}, and of {_mib(self.machine)} the host needs {_mib(HOST_BYTES)}. "
+            f"make {_mib(self.total(replicas + extra))}, "
+            f"and of {_mib(self.machine)} the host needs {_mib(HOST_BYTES)}. "
             + (f"The most that fits is {fits}: " if fits > 0 else "Not even one fits: ")
             + "change API_REPLICAS or API_MEMORY in .env, or go on regardless with FORCE=1"
         )

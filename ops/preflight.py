@@ -15,7 +15,7 @@ from ops.stack import Stack
 # The app's image, a fresh database with its write-ahead log, and room for the logs to begin.
 NEEDED_BYTES = 1 << 30
 
-_VARIABLES = {80: "HTTP_PORT", 443: "HTTPS_PORT"}
+VARIABLES = {80: "HTTP_PORT", 443: "HTTPS_PORT"}
 _CA_TARGET = "/etc/traefik/acme-ca.pem"
 
 
@@ -25,7 +25,7 @@ def check(stack: Stack) -> None:
     Raises:
         Refusal: The start would fail; the sentence names the variable and the way out.
     """
-    for target, variable in _VARIABLES.items():
+    for target, variable in VARIABLES.items():
         address, port = stack.published(target)
         check_port(variable, address, port, stack.project)
     for volume in stack.service("traefik").get("volumes", []):

@@ -171,6 +171,12 @@ class Stack:
         """Run a line of bash in a container, which may not survive it."""
         _run(["docker", "exec", container, "bash", "-c", script], {}, REPOSITORY, check=False)
 
+    def doctor(self, **variables: str) -> dict[str, dict[str, str]]:
+        """Return what `make doctor` finds, by the name of the check."""
+        settings = [f"{name}={value}" for name, value in variables.items()]
+        said = self.run("env", *settings, "make", "doctor", "JSON=1", check=False).stdout
+        return {finding["check"]: finding for finding in json.loads(said)}
+
     def logs(self, service: str) -> str:
         """Return everything that a service has logged."""
         return self.compose("logs", "--no-color", "--no-log-prefix", service)

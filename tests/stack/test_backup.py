@@ -1,6 +1,5 @@
 """What was acknowledged survives the loss of the database; backups that cannot do that say so."""
 
-import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -311,9 +310,7 @@ def test_a_lost_host_is_restored_from_its_copy(copied: Stack) -> None:
 
 def finding(stack: Stack) -> dict[str, str]:
     """Return what the doctor says of the backups."""
-    said = stack.run("python3", "-m", "ops.doctor", "--json", check=False).stdout
-    (found,) = [one for one in json.loads(said) if one["check"] == "backups"]
-    return dict(found)
+    return stack.doctor()["backups"]
 
 
 def test_the_database_is_upgraded_with_all_it_holds(tmp_path: Path) -> None:

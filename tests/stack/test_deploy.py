@@ -1,7 +1,6 @@
 """A new version, an old one, other settings: brought into service while requests go on."""
 
 import errno
-import json
 import os
 import subprocess
 import time
@@ -391,21 +390,6 @@ def test_deploy_that_is_killed_leaves_nothing_bad_behind(stack: Stack) -> None:
     assert images(stack) == {current(stack)}
 
 
-def doctor(stack: Stack) -> dict[str, dict[str, str]]:
-    """Return what the doctor finds, by the name of the check."""
-    said = stack.run("python3", "-m", "ops.doctor", "--json", check=False).stdout
-    return {finding["check"]: finding for finding in json.loads(said)}
-
-
-def test_doctor_finds_nothing_wrong_with_a_whole_stack(stack: Stack) -> None:
-    """A tick for every check, but that this one keeps no backups."""
-    printed = stack.run("make", "doctor").stdout
-    found = doctor(stack)
-    assert found.pop("backups")["level"] == "warning"
-    assert {finding["level"] for finding in found.values()} == {"good"}, found
-    assert all(f"✓ {check} " in printed for check in found)
-
-
 def test_crash_loop_backs_off_and_is_named(stack: Stack, tmp_path: Path) -> None:
     """Each restart waits twice as long as the one before it; the doctor quotes the last words."""
     ends = tmp_path / "faults.py"
@@ -422,8 +406,8 @@ def test_crash_loop_backs_off_and_is_named(stack: Stack, tmp_path: Path) -> None
 
         poll("six restarts", lambda: restarts() >= 6)
         assert time.monotonic() - began > sum(0.1 * 2**n for n in range(5))
-        poll("its words", lambda: "a setting is missing" in doctor(stack)["restarts"]["says"])
-        found = doctor(stack)["restarts"]
+        poll("its words", lambda: "a setting is missing" in stack.doctor()["restarts"]["says"])
+        found = stack.doctor()["restarts"]
         assert found["level"] == "bad"
         assert f"{looping['Name'].lstrip('/')} crashes again and again" in found["says"]
         assert stack.run("make", "doctor", check=False).returncode != 0
@@ -436,6 +420,6 @@ def test_doctor_names_a_replica_that_ran_out_of_memory(stack: Stack) -> None:
     """And the variable that would give it more."""
     victim = docker("inspect", "--format={{slice .Name 1}}", stack.healthy()[0])
     harm("/memory")(stack, lambda: None)
-    found = doctor(stack)["restarts"]
+    found = stack.doctor()["restarts"]
     assert found["level"] == "warning"
     assert f"{victim} out of memory (API_MEMORY)" in found["says"]

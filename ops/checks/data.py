@@ -1,0 +1,117 @@
+"""The data: its schema, its database, its copies."""
+
+import json
+from typing import Any
+
+from ops import backup
+from ops.docker import ROOT, DockerError, docker
+from ops.finding import Facts, Finding, bad, good, warning
+from ops.rollout import running
+
+_FULL = 0.8
+
+_SCHEMA = "SELECT to_json(max(version_num)) FROM alembic_version"
+_DATABASE = """SELECT json_build_object(
+    'bytes', pg_database_size(current_database()),
+    'connections', (SELECT count(*) FROM pg_stat_activity
+        WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
+    'most', current_setting('max_connections')::int
+        - current_setting('superuser_reserved_connections')::int)"""
+# What runs for long, and what holds its locks for long without running.
+_QUERIES = """SELECT coalesce(json_agg(found), '[]') FROM (
+    SELECT pid, state, usename AS role, extract(epoch FROM now() - since)::int AS seconds,
+        left(regexp_replace(query, '\\s+', ' ', 'g'), 120) AS query
+    FROM (
+        SELECT *, CASE state WHEN 'active' THEN query_start ELSE state_change END AS since
+        FROM pg_stat_activity
+        WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND state <> 'idle'
+            AND wait_event IS DISTINCT FROM 'advisory' -- its turn to migrate, or to start anew
+    ) AS one
+    WHERE now() - since > interval '10 s'
+    ORDER BY since) AS found"""
+_IS_COUNTED = "SELECT to_json(count(*)) FROM pg_extension WHERE extname = 'pg_stat_statements'"
+_COUNTED = """SELECT json_build_object('query', left(regexp_replace(query, '\\s+', ' ', 'g'), 80),
+    'milliseconds', mean_exec_time, 'share', total_exec_time / sum(total_exec_time) OVER ())
+    FROM pg_stat_statements ORDER BY total_exec_time DESC LIMIT 1"""
+
+
+def ask(facts: Facts, query: str) -> Any:  # noqa: ANN401
+    """Return the JSON that a query yields, None for NULL.
+
+    Raises:
+        DockerError: It fails, or no database runs.
+    """
+    (db, *_) = [one.id for one in running(facts.of("db"))] or [""]
+    if not db:
+        raise DockerError("no database runs: `make up`")
+    psql = ("psql", "--no-psqlrc", "--tuples-only", "--no-align", "--dbname=berth")
+    limit = "--env=PGOPTIONS=-c statement_timeout=5s"
+    told = docker("exec", limit, db, *psql, f"--command={query}")
+    return json.loads(told) if told else None
+
+
+def migrations(facts: Facts) -> Finding:
+    """The database has every migration of this tree."""
+    has = int(ask(facts, _SCHEMA) or 0)
+    files = (ROOT / "migrations/versions").glob("[0-9]*_*.py")
+    newest = max((int(file.name.split("_")[0]) for file in files), default=0)
+    if has < newest:
+        return warning(f"the schema is at {has:04}, this tree at {newest:04}", "`make deploy`")
+    if has > newest:
+        return good(f"at {has:04}, newer than this tree's {newest:04}: as after a rollback")
+    return good(f"at {has:04}, this tree's newest")
+
+
+def database(facts: Facts) -> Finding:
+    """It has a size, and connections to spare."""
+    found = ask(facts, _DATABASE)
+    used, most = found["connections"], found["most"]
+    says = f"{_size(found['bytes'])}; {used} of {most} connections in use"
+    if used >= _FULL * most:
+        way_out = "fewer replicas (each process holds up to four), or a larger max_connections"
+        return (bad if used >= most else warning)(says, way_out)
+    return good(says)
+
+
+def queries(facts: Facts) -> Finding:
+    """None runs for long, or sits on its locks."""
+    found = ask(facts, _QUERIES)
+    if found:
+        worst = found[0]
+        says = (
+            f"{len(found)} for over 10 s; the longest is {worst['state']} for "
+            f"{worst['seconds']} s, of {worst['role']}: {worst['query']}"
+        )
+        end = f"SELECT pg_terminate_backend({worst['pid']})"
+        way_out = f'`docker compose exec db psql --dbname=berth --command="{end}"` ends it'
+        return warning(says, way_out)
+    says = "none runs for over 10 s"
+    top = ask(facts, _COUNTED) if ask(facts, _IS_COUNTED) else None
+    if top:
+        says += f"; {top['share']:.0%} of all time goes to one of {top['milliseconds']:.1f} ms: "
+        says += str(top["query"])
+    return good(says)
+
+
+def backups(facts: Facts) -> Finding:
+    """The data is copied as it is written, and a restore of it was proven not long ago."""
+    wanted = backup.wanted(facts.stack)
+    if not wanted:
+        says = "none are kept: this disk has the only copy of the data"
+        return warning(says, "set BACKUP_DIR in .env, then `make up`")
+    told = []
+    for service in wanted:
+        found = running(facts.of(service))
+        if not found:
+            return bad(f"{service} does not run", "`make up`")
+        try:
+            # Asked now: what the engine knows may be half a minute old.
+            command = facts.stack.service(service)["healthcheck"]["test"][1:]
+            told.append(docker("exec", found[0].id, *command))
+        except DockerError as error:
+            return bad(str(error), f"`docker compose logs {service}`; it is tried again by itself")
+    return good("; ".join(told))
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,151 @@
+"""The containers: whether what should run does, and stays up."""
+
+from datetime import datetime
+
+from ops import backup, lock
+from ops.docker import docker, docker_log, last_lines
+from ops.finding import RECENT, Facts, Finding, bad, good, warning
+from ops.images import Images
+from ops.rollout import running
+from ops.stack import SERVICE, Container, State
+
+# From here on they are no accident any more.
+CRASHES = 3
+# What Python says when the health check ends a replica that hung, before where its threads stood.
+_HUNG = "Fatal Python error: Aborted"
+
+
+def never_started(facts: Facts) -> Finding:
+    """Nothing is there to run."""
+    volume = f"{facts.stack.project}_database"
+    if docker("volume", "ls", "--quiet", f"--filter=name=^{volume}$"):
+        return bad("nothing runs, though there is a database", "`make up`")
+    return warning("nothing was started yet", "`make up`")
+
+
+def replicas(facts: Facts) -> Finding:
+    """As many as wanted, all of them healthy."""
+    found = running(facts.of(SERVICE))
+    ill = [one for one in found if one.state is not State.HEALTHY]
+    healthy = len(found) - len(ill)
+    says = f"{healthy} of {len(found)} are healthy (API_REPLICAS={facts.stack.wanted})"
+    if not found:
+        return bad("none runs", "`make up`")
+    if ill:
+        says += f": {', '.join(f'{one.name} {_illness(one)}' for one in ill)}"
+        return (warning if healthy else bad)(says, "`docker compose logs api` says why")
+    if healthy < facts.stack.wanted:
+        return warning(says, f"`docker compose up -d --scale api={facts.stack.wanted}`")
+    return good(says)
+
+
+def _illness(one: Container) -> str:
+    # One that is merely not ready says so.
+    if one.state is State.UNHEALTHY and not one.complaint:
+        return "hangs, and is about to be ended"
+    return f"{one.state}{one.complaint}"
+
+
+def restarts(facts: Facts) -> Finding:
+    """Nothing crashes, or has lately."""
+    looping = [one for one in facts.containers if crashes_in_a_loop(one, facts.now)]
+    if looping:
+        worst = max(looping, key=lambda one: one.restarts)
+        end = _last_end(worst, facts)
+        return bad(
+            f"{worst.name} crashes again and again ({worst.restarts} times), {end}",
+            "`make rollback` if a deploy began it, or repair the app",
+        )
+    lately = [one for one in facts.containers if one.restarts and is_recent(one, facts.now)]
+    if lately:
+        says = ", ".join(f"{one.name} {_last_end(one, facts)}" for one in lately)
+        way_out = f"`docker compose logs {lately[0].service}` before that moment"
+        return warning(f"in the last 10 minutes: {says}", way_out)
+    count = sum(one.restarts for one in facts.containers)
+    return good(f"none in the last 10 minutes, {count} before")
+
+
+def crashes_in_a_loop(one: Container, now: datetime) -> bool:
+    """Whether a container has come back several times, the last time just now."""
+    return one.state is State.CRASHING or (one.restarts >= CRASHES and is_recent(one, now))
+
+
+def is_recent(one: Container, now: datetime) -> bool:
+    """Whether a container was started within the last minutes."""
+    return now - datetime.fromisoformat(one.started[:19] + "+00:00") < RECENT
+
+
+def _last_end(one: Container, facts: Facts) -> str:
+    if one.out_of_memory or one.id in facts.out_of_memory:
+        return f"out of memory ({one.service.upper()}_MEMORY)"
+    if one.state is State.CRASHING:
+        said = last_lines(one.id, 1)
+        return f"exit code {one.exit_code}" + (f": {said}" if said else "")
+    if one.service == SERVICE and _HUNG in docker_log(one.id, 500):
+        return "hung and was ended; its log says where every thread stood"
+    return "restarted once" if one.restarts == 1 else f"restarted {one.restarts} times"
+
+
+def services(facts: Facts) -> Finding:
+    """What stands around the replicas runs and is healthy."""
+    ill = []
+    others = {SERVICE, *backup.SERVICES, *facts.stack.one_shots}
+    names = [name for name in facts.stack.configuration["services"] if name not in others]
+    for name in names:
+        found = facts.of(name)
+        if not found:
+            ill.append(f"{name} is not there")
+        ill += [f"{name} is {one.state}" for one in found if one.state is not State.HEALTHY]
+    if ill:
+        return bad(", ".join(ill), f"`make up`, or `docker compose logs {ill[0].split()[0]}`")
+    return good(f"{', '.join(sorted(names))} run")
+
+
+def one_shots(facts: Facts) -> Finding:
+    """What must have ended well before the rest started has done so."""
+    for name in facts.stack.one_shots:
+        found = facts.of(name)
+        if not found:
+            return warning(f"{name} has never run", "`make up`")
+        if found[0].state is not State.STOPPED:
+            return warning(f"{name} is still running", "wait for it")
+        if found[0].exit_code:
+            says = f"{name} failed ({found[0].exit_code}): {last_lines(found[0].id, 1)}"
+            return bad(says, f"`docker compose logs {name}`")
+    return good(f"{' and '.join(facts.stack.one_shots)} ended well")
+
+
+def rollout(facts: Facts) -> Finding:
+    """All replicas run one version: no deploy was broken off."""
+    holder = lock.holder()
+    if holder:
+        return good(f"{holder} is under way")
+    found = running(facts.of(SERVICE))
+    images = Images(facts.stack)
+    versions = {one.image: images.find(one.image) for one in found}
+    names = [image.name if image else key[7:19] for key, image in versions.items()]
+    if len(versions) > 1:
+        says = f"the replicas run {len(versions)} versions: {', '.join(names)}"
+        return warning(says, "`make deploy` goes on, `make rollback` goes back")
+    current = images.current()
+    if found and (not current or current.id not in versions):
+        says = f"the replicas run {names[0]}, but the next start runs another image"
+        return warning(says, "`make deploy`")
+    return good(names[0] if names else "none runs")
+
+
+def settings(facts: Facts) -> Finding:
+    """What runs was started with the present settings."""
+    if lock.holder():
+        return good("are being applied")
+    changed = {
+        one.service
+        for one in running(facts.containers)
+        if one.settings != facts.stack.settings.get(one.service, one.settings)
+    }
+    if not changed:
+        return good("everything runs with the present ones")
+    says = f"changed since the start of {', '.join(sorted(changed))}"
+    return warning(
+        says, "`make deploy`" if changed == {SERVICE} else "`make deploy`, then `make up`"
+    )

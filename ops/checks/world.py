@@ -1,0 +1,234 @@
+"""What the world needs to find this machine and to trust it: name, ports, certificate."""
+
+import ipaddress
+import os
+import socket
+import ssl
+from contextlib import suppress
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from ops import https, preflight
+from ops import ports as sockets
+from ops.docker import docker_log
+from ops.finding import Facts, Finding, bad, good, warning
+
+LOCALHOST = "localhost"
+_ACME = "TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_"
+_LETS_ENCRYPT = "api.letsencrypt.org"
+_STAGING = "staging"
+# Names that stand in documentation, and in .env.example.
+_PLACEHOLDERS = (".example.org", ".example.com", ".example.net")
+# Traefik renews when a third of a usual certificate's life is left; here something is wrong.
+_LATE = 1 / 4
+_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - only compared
+
+
+def _authority(facts: Facts) -> str:
+    return urlsplit(facts.variable(f"{_ACME}CASERVER")).hostname or ""
+
+
+def _is_public(facts: Facts) -> bool:
+    """Whether the authority has to find this machine in the internet."""
+    return _authority(facts).endswith(_LETS_ENCRYPT)
+
+
+def _endpoint(facts: Facts) -> https.Endpoint:
+    return https.Endpoint(facts.stack.domain, *facts.stack.published(443))
+
+
+def _is_placeholder(domain: str) -> bool:
+    return f".{domain}".endswith(_PLACEHOLDERS)
+
+
+def address(facts: Facts) -> Finding:
+    """A domain for the world is bound to the world, and a trial is not."""
+    domain = facts.stack.domain
+    bound, _ = facts.stack.published(443)
+    says = f"DOMAIN={domain} on BIND_ADDRESS={bound}"
+    is_loopback = bound not in _EVERYWHERE and ipaddress.ip_address(bound).is_loopback
+    if _is_placeholder(domain):
+        return bad(f"DOMAIN={domain} is nobody's to have", "set DOMAIN in .env to your own")
+    if domain == LOCALHOST and not is_loopback:
+        way_out = "set DOMAIN in .env, or leave BIND_ADDRESS out"
+        return warning(f"{says}: others reach a trial without a certificate", way_out)
+    if domain != LOCALHOST and is_loopback:
+        found = bad if _is_public(facts) else warning
+        return found(f"{says}: only this machine reaches it", "BIND_ADDRESS=0.0.0.0 in .env")
+    return good(says)
+
+
+def dns(facts: Facts) -> Finding:
+    """The domain leads here, as far as that can be seen from here."""
+    domain = facts.stack.domain
+    if domain == LOCALHOST:
+        return good("localhost needs none")
+    here = source_address()
+    way_out = f"give {domain} an A record with this machine's public address"
+    way_out += f", {here}" if here and ipaddress.ip_address(here).is_global else ""
+    try:
+        found = resolve(domain)
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_AGAIN:
+            return warning(f"no DNS server answers for {domain}", "see /etc/resolv.conf, and again")
+        return (bad if _is_public(facts) else warning)(f"{domain} has no address", way_out)
+    sixes = [one for one in found if ":" in one]
+    fours = [one for one in found if one not in sixes]
+    if sixes and ":" not in facts.stack.published(443)[0]:
+        says = f"{domain} has the IPv6 address {sixes[0]}, and IPv4 alone is published"
+        return warning(says, "remove its AAAA record: whoever has IPv6 tries that first")
+    return judge(facts, fours or sixes, here, way_out)
+
+
+def judge(facts: Facts, found: list[str], here: str, way_out: str) -> Finding:
+    """Say whether addresses are this machine's.
+
+    Args:
+        facts: Whose.
+        found: What the domain resolves to.
+        here: The address that this machine sends from, or a blank.
+        way_out: How to repair it.
+    """
+    leads = f"{facts.stack.domain} leads to {', '.join(found)}"
+    if any(ipaddress.ip_address(one).is_loopback for one in found):
+        says = f"{leads} by this machine's /etc/hosts, whatever the world is told"
+        return warning(says, "take it out there, or ask elsewhere: `host DOMAIN`")
+    foreign = [one for one in found if not is_local(one)]
+    if not foreign:
+        return good(f"{leads}, which is here")
+    if all(answers_with_ours(facts, one) for one in foreign):
+        return good(f"{leads}, which answers with this machine's certificate")
+    if here and ipaddress.ip_address(here).is_global:
+        return bad(
+            f"{leads}, and this machine is {here}", f"{way_out}, unless a proxy stands there"
+        )
+    # Behind a router that translates addresses, which often does not let one look from inside.
+    return good(
+        f"{leads}; this machine is {here or 'offline'} behind that, which must forward here"
+    )
+
+
+def resolve(domain: str) -> list[str]:
+    """Return the addresses of a domain.
+
+    Raises:
+        socket.gaierror: It has none, or nobody answers.
+    """
+    os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:2")
+    return sorted(
+        {str(one[4][0]) for one in socket.getaddrinfo(domain, 443, type=socket.SOCK_STREAM)}
+    )
+
+
+def is_local(address: str) -> bool:
+    """Whether an address is one of this machine's."""
+    return sockets.trouble(address, 0) == 0
+
+
+def source_address() -> str:
+    """Return the address that this machine speaks to the world from; a blank if it cannot."""
+    # No packet is sent: connecting a datagram socket only chooses a route.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, suppress(OSError):
+        one.connect(("192.0.2.1", 9))
+        return str(one.getsockname()[0])
+    return ""
+
+
+def answers_with_ours(facts: Facts, address: str) -> bool:
+    """Whether whoever answers there has the very certificate that is served here."""
+    try:
+        port = _endpoint(facts).port
+        there = https.Endpoint(facts.stack.domain, address, port).served()
+        return there == _endpoint(facts).served()
+    except OSError:
+        return False
+
+
+def ports(facts: Facts) -> Finding:
+    """They are free, or Traefik's; and those that the authority and browsers expect."""
+    found = []
+    for target, variable in preflight.VARIABLES.items():
+        bound, port = facts.stack.published(target)
+        preflight.check_port(variable, bound, port, facts.stack.project)
+        found.append(port)
+    says = " and ".join(str(port) for port in found)
+    if found[0] != 80 and _is_public(facts) and facts.stack.domain != LOCALHOST:
+        says = f"HTTP_PORT={found[0]}, and Let's Encrypt looks at port 80"
+        return warning(says, "HTTP_PORT=80 in .env, unless something in front forwards it")
+    if not facts.of("traefik"):
+        return good(f"{says} are free")
+    for port in found:
+        try:
+            socket.create_connection((_endpoint(facts).reached_at, port), timeout=3).close()
+        except OSError as error:
+            return bad(f"Traefik has {says}, but {port} does not answer: {error}", "`make up`")
+    return good(
+        f"{says} are Traefik's and answer; what a firewall in front does is seen from outside"
+    )
+
+
+def authority(facts: Facts) -> Finding:
+    """Somebody signs certificates that browsers trust, and can write to the operator."""
+    server, email = _authority(facts), facts.variable(f"{_ACME}EMAIL")
+    if facts.stack.domain == LOCALHOST:
+        return good("none is asked while DOMAIN is localhost")
+    if _is_placeholder(email.rpartition("@")[2]):
+        return bad(f"ACME_EMAIL={email} is nobody's, and refused", "set it in .env to your own")
+    if _STAGING in server:
+        says = f"{server} is for trying: no browser trusts its certificates"
+        way_out = (
+            "when that works: leave ACME_CA_SERVER out, `make down`, "
+            f"`docker volume rm {facts.stack.project}_certificates`, `make up`"
+        )
+        return warning(says, way_out)
+    if not email:
+        return warning(f"{server} cannot tell you of trouble", "set ACME_EMAIL in .env")
+    return good(f"{server} signs, and writes to {email}")
+
+
+def certificate(facts: Facts) -> Finding:
+    """HTTPS answers, with a certificate that is good for a while."""
+    endpoint = _endpoint(facts)
+    try:
+        found = https.certificate(endpoint)
+    except ssl.SSLCertVerificationError as error:
+        return bad(f"{endpoint.url}: {error.verify_message}", acme_error(facts) or _NO_ERROR)
+    except OSError as error:
+        way_out = "`make up`, or `docker compose logs traefik`"
+        return bad(f"{endpoint.url} answers no TLS: {error}", way_out)
+    complaint = acme_error(facts)
+    if found.is_traefiks_own and endpoint.domain == LOCALHOST:
+        return good(f"{endpoint.url}: Traefik's own, as for a trial")
+    if found.is_traefiks_own:
+        says = f"{endpoint.url} has only Traefik's own certificate, which no browser trusts"
+        return bad(says, complaint or _NO_ERROR)
+    left = found.ends - facts.now
+    says = f"{endpoint.url}: by {found.issuer}, {_span(left)} left (until {found.ends:%Y-%m-%d})"
+    if left < _LATE * found.life:
+        return warning(says, complaint or _NO_ERROR)
+    if "STAGING" in found.issuer and _STAGING not in _authority(facts):
+        way_out = f"`make down`, `docker volume rm {facts.stack.project}_certificates`, `make up`"
+        return warning(f"{says}, which no browser trusts", way_out)
+    if complaint and left < found.life / 3:
+        return warning(f"{says}, but renewing it fails", complaint)
+    return good(says)
+
+
+_NO_ERROR = (
+    "`docker compose logs traefik` (DOMAIN must lead here, and port 80 be open to the world)"
+)
+
+
+def _span(left: timedelta) -> str:
+    if left < timedelta(hours=2):
+        return f"{left.total_seconds() / 60:.0f} minutes"
+    return f"{left.days} days" if left.days >= 2 else f"{left.total_seconds() / 3600:.0f} hours"
+
+
+def acme_error(facts: Facts) -> str:
+    """Return Traefik's last complaint about the authority, or a blank."""
+    for one in facts.of("traefik"):
+        for line in reversed(docker_log(one.id, 2000).splitlines()):
+            if "acme" in line.lower() and (" ERR " in line or '"level":"error"' in line):
+                return f"Traefik says: {' '.join(line.split())[:400]}"
+    return ""

@@ -1,0 +1,89 @@
+"""What a check has found, and what it looked at."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from host.commands import output
+from ops.docker import docker
+from ops.stack import Container, Stack
+
+RECENT = timedelta(minutes=10)
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    GOOD = "good"
+    WARNING = "warning"
+    BAD = "bad"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found, with the figure, and the way out unless all is well."""
+
+    level: Level
+    says: str
+    way_out: str = ""
+
+
+def good(says: str) -> Finding:
+    """Find nothing wrong."""
+    return Finding(Level.GOOD, says)
+
+
+def warning(says: str, way_out: str) -> Finding:
+    """Find something to look at."""
+    return Finding(Level.WARNING, says, way_out)
+
+
+def bad(says: str, way_out: str) -> Finding:
+    """Find what keeps the stack from its work, or soon will."""
+    return Finding(Level.BAD, says, way_out)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the checks look at, read once."""
+
+    stack: Stack
+    containers: list[Container]
+    # What `docker info` says.
+    engine: dict[str, Any]
+    now: datetime
+    # Names each container that has run out of memory: Docker's own note of it ends with a restart.
+    out_of_memory: str
+
+    @classmethod
+    def read(cls) -> "Facts":
+        """Ask Docker.
+
+        Raises:
+            Refusal: It does not answer, or Compose does not accept the configuration.
+        """
+        stack = Stack.read()
+        events = docker(
+            *("events", f"--since={RECENT.seconds}s", "--until=0s", "--filter=event=oom"),
+            "--format={{.Actor.ID}}",
+        )
+        # The kernel remembers longer, but tells root alone.
+        kernel = output("dmesg") or ""
+        killed = "\n".join(line for line in kernel.splitlines() if "oom-kill:" in line)
+        return cls(
+            stack=stack,
+            containers=stack.containers(),
+            engine=json.loads(docker("info", "--format=json")),
+            now=datetime.now(UTC),
+            out_of_memory=f"{events}\n{killed}",
+        )
+
+    def of(self, service: str) -> list[Container]:
+        """Return the containers of a service."""
+        return [one for one in self.containers if one.service == service]
+
+    def variable(self, name: str) -> str:
+        """Return an environment variable of Traefik's, blank if it has none."""
+        return str(self.stack.service("traefik")["environment"].get(name) or "")
