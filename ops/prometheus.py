@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-from ops.docker import compose
-from ops.stack import Stack
+from ops.docker import docker
+from ops.rollout import running
+from ops.stack import Container, Stack
 
 SERVICE = "prometheus"
-_PREFIX = "--web.route-prefix="
 
 
 @dataclass(frozen=True)
@@ -18,17 +19,30 @@ class Sample:
     value: float
 
 
-def query(stack: Stack, expression: str) -> list[Sample]:
-    """Return the vector that an expression in PromQL yields now.
+@dataclass(frozen=True)
+class Prometheus:
+    """One that runs."""
 
-    Raises:
-        DockerError: Prometheus does not run, or does not accept it.
-    """
-    command = stack.service(SERVICE).get("command") or []
-    prefixes = [one.removeprefix(_PREFIX) for one in command if one.startswith(_PREFIX)]
-    url = f"http://localhost:9090{prefixes[0] if prefixes else '/'}"
-    told = compose(
-        *("exec", "--no-TTY", SERVICE, "promtool", "query", "instant", "--format=json"),
-        *(url, expression),
-    )
-    return [Sample(one["metric"], float(one["value"][1])) for one in json.loads(told)]
+    container: str
+    url: str
+
+    @classmethod
+    def find(cls, stack: Stack, containers: list[Container]) -> "Prometheus | None":
+        """Return the stack's, if its profile is on and it runs."""
+        service = stack.configuration["services"].get(SERVICE)
+        found = [one for one in running(containers) if one.service == SERVICE]
+        if not service or not found:
+            return None
+        options = dict(one.partition("=")[::2] for one in service["command"])
+        path = urlsplit(options.get("--web.external-url", "")).path
+        return cls(found[0].id, f"http://localhost:9090{path}")
+
+    def query(self, expression: str) -> list[Sample]:
+        """Return the vector that an expression in PromQL yields now.
+
+        Raises:
+            DockerError: It does not answer, or does not accept the expression.
+        """
+        command = ("promtool", "query", "instant", "--format=json", self.url, expression)
+        told = json.loads(docker("exec", self.container, *command))
+        return [Sample(one["metric"], float(one["value"][1])) for one in told]

@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 
 from host import compose as host_compose
 from host.commands import output
-from ops import preflight, prometheus
+from ops import preflight
 from ops.checks import world
 from ops.docker import docker, inspect
 from ops.finding import Facts, Finding, Level, bad, good, warning
 from ops.memory import MIB, Budget
+from ops.prometheus import Prometheus
 from ops.rollout import running
 from ops.stack import SERVICE
 
@@ -31,6 +32,7 @@ _API = (1, 40)
 _DAEMON = Path("/etc/docker/daemon.json")
 _FULL = 0.1
 _SOON = timedelta(days=14)
+_YEARS = 10 * 365 * 86400
 _OFF_SECONDS = 5
 _WRONG_SECONDS = 60
 
@@ -104,51 +106,49 @@ def memory(facts: Facts) -> Finding:
 def disk(facts: Facts) -> Finding:
     """There is room where Docker and backups keep what they have, and for how long."""
     volumes = facts.stack.configuration["services"].get("backup", {}).get("volumes", [])
-    found = [_room(facts, "Docker", Path(facts.engine["DockerRootDir"]))]
+    found = [_room(facts, "Docker", Path(facts.engine["DockerRootDir"]), "/disks/docker")]
     found += [
-        _room(facts, "BACKUP_DIR", Path(one["source"]))
+        _room(facts, "BACKUP_DIR", Path(one["source"]), "/disks/backups")
         for one in volumes
         if one["target"] == "/backups" and one["type"] == "bind"
     ]
     worst = max(found, key=lambda one: list(Level).index(one.level))
     says = "; ".join(one.says for one in found)
-    if not facts.of(prometheus.SERVICE):
+    if not Prometheus.find(facts.stack, facts.containers):
         says += "; when it fills, COMPOSE_PROFILES=metrics would tell"
     return Finding(worst.level, says, worst.way_out)
 
 
-def _room(facts: Facts, name: str, folder: Path) -> Finding:
+def _room(facts: Facts, name: str, folder: Path, mount: str) -> Finding:
     try:
         usage = shutil.disk_usage(folder)
     except OSError as error:
         return warning(f"{folder} cannot be looked at: {error.strerror}", "look as root")
-    ends = fills_in(facts, folder)
+    prometheus = Prometheus.find(facts.stack, facts.containers)
+    left = fills_in(prometheus, mount) if prometheus else None
     says = f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free for {name}"
-    says += f", full on {facts.now + ends:%Y-%m-%d}" if ends else ""
+    says += f", full on {facts.now + left:%Y-%m-%d} at the last day's pace" if left else ""
     way_out = "make room: `docker system df` says what takes it, `docker system prune` helps"
-    if usage.free < preflight.NEEDED_BYTES or (ends and ends < timedelta(days=1)):
+    if usage.free < preflight.NEEDED_BYTES or (left and left < timedelta(days=1)):
         return bad(says, way_out)
-    if usage.free < _FULL * usage.total or (ends and ends < _SOON):
+    if usage.free < _FULL * usage.total or (left and left < _SOON):
         return warning(says, way_out)
     return good(says)
 
 
-def fills_in(facts: Facts, folder: Path) -> timedelta | None:
-    """Return when the disk of a folder will be full at the pace of the last day.
+def fills_in(prometheus: Prometheus, mount: str) -> timedelta | None:
+    """Return when a disk will be full at the pace of the last day.
+
+    Args:
+        prometheus: Who has watched it.
+        mount: Where the `node` service has something of that disk.
 
     Returns:
-        None if it does not fill within ten years, or if nobody has watched for an hour.
+        None if it does not fill within ten years, or was watched for less than an hour.
     """
-    if not running(facts.of(prometheus.SERVICE)):
-        return None
-    free = "node_filesystem_avail_bytes"
-    watched = f"{free} offset 1h"
-    found = prometheus.query(facts.stack, f"{free} / -(deriv({free}[1d]) < 0) and {watched}")
-    on = [one for one in found if folder.is_relative_to(one.labels.get("mountpoint", "?"))]
-    if not on:
-        return None
-    nearest = max(on, key=lambda one: len(one.labels["mountpoint"]))
-    return timedelta(seconds=nearest.value) if nearest.value < 10 * 365 * 86400 else None
+    free = f'node_filesystem_avail_bytes{{mountpoint="{mount}"}}'
+    found = prometheus.query(f"{free} / -(deriv({free}[1d]) < 0) and {free} offset 1h")
+    return timedelta(seconds=found[0].value) if found and found[0].value < _YEARS else None
 
 
 def clock(facts: Facts) -> Finding:

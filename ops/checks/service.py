@@ -52,10 +52,10 @@ def restarts(facts: Facts) -> Finding:
     if looping:
         worst = max(looping, key=lambda one: one.restarts)
         end = _last_end(worst, facts)
-        return bad(
-            f"{worst.name} crashes again and again ({worst.restarts} times), {end}",
-            "`make rollback` if a deploy began it, or repair the app",
-        )
+        way_out = f"`docker compose logs {worst.service}`"
+        if worst.service == SERVICE:
+            way_out = "`make rollback` if a deploy began it, or repair the app"
+        return bad(f"{worst.name} crashes again and again ({worst.restarts} times), {end}", way_out)
     lately = [one for one in facts.containers if one.restarts and is_recent(one, facts.now)]
     if lately:
         says = ", ".join(f"{one.name} {_last_end(one, facts)}" for one in lately)
@@ -112,7 +112,7 @@ def one_shots(facts: Facts) -> Finding:
         if found[0].exit_code:
             says = f"{name} failed ({found[0].exit_code}): {last_lines(found[0].id, 1)}"
             return bad(says, f"`docker compose logs {name}`")
-    return good(f"{' and '.join(facts.stack.one_shots)} ended well")
+    return good(f"{', '.join(facts.stack.one_shots)} ended well")
 
 
 def rollout(facts: Facts) -> Finding:
