@@ -39,7 +39,6 @@ from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-PORT = 9000
 BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 SAMPLE_SECONDS = 1
 # What a client makes up must not become a label.
@@ -52,6 +51,7 @@ class Metrics:
     def __init__(self, settings: Settings) -> None:
         own = CollectorRegistry()
         self.active = 0
+        self._host, self._port = settings.host, settings.metrics_port
         self._exposed = _shared() if settings.api_workers > 1 else _with_process(own)
         self._durations = Histogram(
             "http_server_request_duration_seconds",
@@ -115,9 +115,9 @@ class Metrics:
     def _listen(self) -> None:
         answer = make_wsgi_app(self._exposed)
         try:
-            server = make_server("", PORT, answer, _Server, handler_class=_Silent)
+            server = make_server(self._host, self._port, answer, _Server, handler_class=_Silent)
         except OSError as error:
-            logger.warning("no metrics on port %d: %s", PORT, error)
+            logger.warning("no metrics on port %d: %s", self._port, error)
             return
         # It ends with the process; until then there is nothing that it need look for.
         serve = partial(server.serve_forever, poll_interval=3600)
@@ -164,7 +164,7 @@ def _with_process(registry: CollectorRegistry) -> CollectorRegistry:
 def _shared() -> CollectorRegistry:
     """Have metrics kept in files, and return what adds up those of all processes."""
     # What the library does by itself where the variable is set before it is imported.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder = mkdtemp(prefix="metrics-")
+    folder = os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", mkdtemp(prefix="metrics-"))
     values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     _Living(registry, folder)

@@ -22,6 +22,8 @@ class Settings(BaseSettings):
 
     host: str = "0.0.0.0"  # noqa: S104 - a container's own network decides who reaches it
     port: Port = 8000
+    # Where Prometheus asks; Traefik routes nobody there.
+    metrics_port: Port = 9000
     # Server processes in this container; above 1 only for hosts with many cores.
     api_workers: Annotated[int, Field(ge=1, le=64)] = 1
     log_level: LogLevel = "INFO"

@@ -30,7 +30,7 @@ quoted() { printf "'%s'" "$(printf %s "$1" | sed "s/'/''/g")"; }
 route:
   receiver: owner
   group_by: [alertname]
-  group_wait: ${GROUP_WAIT:-15s}
+  group_wait: 15s
   group_interval: 1m
   repeat_interval: 12h
 receivers:

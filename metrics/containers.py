@@ -25,6 +25,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 PORT = 9101
 PROXY = os.environ.get("DOCKER_PROXY", "docker-proxy:2375")
 PROJECT = os.environ["PROJECT"]
+FILES = Path("/dynamic")
 GROUPS = Path(os.environ.get("CGROUPS", "/cgroup"))
 # Where engines put a container's group: version 2 has one tree, version 1 one for each resource.
 LAYOUTS = (
@@ -135,11 +136,36 @@ class Group:
         return max(0, int(used) - inactive), active
 
 
+class Files:
+    """When Traefik's files last changed, other than in comments, while this exporter ran."""
+
+    def __init__(self) -> None:
+        self._seen = self._read()
+        self.changed = 0.0
+
+    def _read(self) -> list[str]:
+        # A comment may hold an action of the template.
+        lines = (line for file in sorted(FILES.glob("*")) for line in file.open())
+        return [line for line in lines if not line.lstrip().startswith("#") or "{{" in line]
+
+    def look(self) -> float:
+        """Return the time of the last change, in seconds since 1970; 0 when there was none."""
+        try:
+            found = self._read()
+        except OSError:
+            return self.changed  # it is being written
+        if found != self._seen:
+            self._seen = found
+            self.changed = max(file.stat().st_mtime for file in FILES.glob("*"))
+        return self.changed
+
+
 class Collector:
     """Reads everything anew at each scrape."""
 
     def __init__(self, kills: Kills) -> None:
         self._kills = kills
+        self._files = Files()
 
     def collect(self) -> Iterable[Metric]:
         """Yield every metric, with the labels `service` and `replica` (the short id)."""
@@ -161,6 +187,11 @@ class Collector:
         started = gauge("container_start_time_seconds", "When it was last started, since 1970")
         restarts = counter("container_restarts", "Restarts by the restart policy")
         healthy = gauge("container_healthy", "1 when running and not failing its health check")
+        changed = GaugeMetricFamily(
+            "berth_traefik_files_changed_timestamp_seconds",
+            "When traefik/dynamic last changed since this exporter started; 0: not",
+            value=self._files.look(),
+        )
         for found in containers():
             names = [found["Config"]["Labels"][f"{LABEL}.service"], found["Id"][:12]]
             state = found["State"]
@@ -178,7 +209,7 @@ class Collector:
             if memory := group.memory():
                 working_set.add_metric(names, memory[0])
                 files.add_metric(names, memory[1])
-        return [cpu, working_set, files, limit, kills, started, restarts, healthy]
+        return [cpu, working_set, files, limit, kills, started, restarts, healthy, changed]
 
 
 def seconds(when: str) -> float:

@@ -52,12 +52,14 @@ class Server:
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.metrics_port = free_port()
+        ports = {"PORT": str(self.port), "METRICS_PORT": str(self.metrics_port)}
         self.log = log
         with log.open("w") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module],
                 cwd=ROOT,
-                env=os.environ | environment | settings | {"PORT": str(self.port)},
+                env=os.environ | environment | settings | ports,
                 stdout=output,
                 stderr=output,
             )
@@ -87,6 +89,12 @@ class Server:
 
     def post(self, path: str, body: object) -> requests.Response:
         return requests.post(self.url + path, json=body, timeout=10)
+
+    def metrics(self) -> dict[str, float]:
+        """Each sample that Prometheus would read, by its name and labels as they are written."""
+        answer = requests.get(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10)
+        lines = (line for line in answer.text.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in (one.rpartition(" ") for one in lines)}
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
