@@ -17,7 +17,10 @@ WRITABLE = {
     "db": {"/var/lib/postgresql", "/var/run/postgresql"},
     # A socket is no file: it is written to by whoever asks anything.
     "docker-proxy": {"/var/run/docker.sock"},
-    "secrets": {"/run/secrets", "/certificates", "/backups"},
+    "secrets": {
+        *("/run/secrets", "/run/metrics-secrets"),
+        *("/certificates", "/backups", "/backup-state"),
+    },
 }
 
 
