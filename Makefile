@@ -1,6 +1,6 @@
 # Thin: the work is in compose.yaml, and in the programs of host/ and ops/.
 .DEFAULT_GOAL := help
-.PHONY: help up down dev revision deploy rollback doctor backup verify-backup restore upgrade-db rotate-secrets sbom test chaos bench check
+.PHONY: help up down dev revision deploy rollback doctor advise backup verify-backup restore upgrade-db rotate-secrets sbom test chaos bench check
 
 dev_files := --file compose.yaml --file compose.dev.yaml
 
@@ -31,6 +31,9 @@ rollback: ## Go back to the version before
 
 doctor: ## Say what is wrong, and the way out; JSON=1 for programs
 	@python3 -m ops.doctor $(if $(JSON),--json)
+
+advise: ## Say how the machine is used and what to change, of the last hour or SECONDS=30
+	@python3 -m ops.advise
 
 backup: ## Take a base backup now (the schedule does, too)
 	@python3 -m ops.backup base

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from host.commands import Refusal
 from ops.docker import docker
@@ -31,14 +32,14 @@ class Budget:
     def read(cls, stack: Stack) -> "Budget":
         """Read the limits from Compose's configuration and the memory from the engine."""
         limits = {
-            name: _limit(service) * int(service.get("deploy", {}).get("replicas", 1))
+            name: int(limit(service)) * int(service.get("deploy", {}).get("replicas", 1))
             for name, service in stack.configuration["services"].items()
             if name not in {SERVICE, *stack.one_shots}
         }
         return cls(
             machine=int(docker("info", "--format={{.MemTotal}}")),
-            replica=_limit(stack.service(SERVICE)),
-            others={name: limit for name, limit in limits.items() if limit},
+            replica=int(limit(stack.service(SERVICE))),
+            others={name: size for name, size in limits.items() if size},
         )
 
     @property
@@ -64,7 +65,7 @@ class Budget:
         if replicas + extra <= self.largest or os.environ.get("FORCE"):
             return
         terms = [f"{replicas + extra} times {_mib(self.replica)} of api"]
-        terms += [f"{_mib(limit)} of {name}" for name, limit in self.others.items()]
+        terms += [f"{_mib(size)} of {name}" for name, size in self.others.items()]
         during = f" during a deploy with SURGE={extra}" if extra else ""
         fits = self.largest - extra
         raise Refusal(
@@ -76,11 +77,9 @@ class Budget:
         )
 
 
-def _limit(service: dict[str, object]) -> int:
-    deploy = service.get("deploy")
-    if not isinstance(deploy, dict):
-        return 0
-    return int(deploy.get("resources", {}).get("limits", {}).get("memory", 0))
+def limit(service: dict[str, Any], of: str = "memory") -> float:
+    """Return what a service's configuration allows each container: bytes, or `cpus`; 0 is all."""
+    return float(service.get("deploy", {}).get("resources", {}).get("limits", {}).get(of, 0))
 
 
 def _mib(size: int) -> str:

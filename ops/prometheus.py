@@ -1,6 +1,7 @@
 """Prometheus of the metrics profile, asked inside the stack: no port of it leads out."""
 
 import json
+import math
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -38,11 +39,12 @@ class Prometheus:
         return cls(found[0].id, f"http://localhost:9090{path}")
 
     def query(self, expression: str) -> list[Sample]:
-        """Return the vector that an expression in PromQL yields now.
+        """Return the vector that an expression in PromQL yields now, less what is no number.
 
         Raises:
             DockerError: It does not answer, or does not accept the expression.
         """
         command = ("promtool", "query", "instant", "--format=json", self.url, expression)
         told = json.loads(docker("exec", self.container, *command))
-        return [Sample(one["metric"], float(one["value"][1])) for one in told]
+        found = (Sample(one["metric"], float(one["value"][1])) for one in told)
+        return [one for one in found if not math.isnan(one.value)]

@@ -11,9 +11,9 @@ from ops.rollout import running
 _FULL = 0.8
 
 _SCHEMA = "SELECT to_json(max(version_num)) FROM alembic_version"
-_DATABASE = """SELECT json_build_object(
-    'bytes', pg_database_size(current_database()),
-    'connections', (SELECT count(*) FROM pg_stat_activity
+_SIZE = "SELECT pg_database_size(current_database())"
+_CONNECTIONS = """SELECT json_build_object(
+    'used', (SELECT count(*) FROM pg_stat_activity
         WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
     'most', current_setting('max_connections')::int
         - current_setting('superuser_reserved_connections')::int)"""
@@ -62,11 +62,18 @@ def migrations(facts: Facts) -> Finding:
     return good(f"at {has:04}, this tree's newest")
 
 
+def connections(facts: Facts) -> dict[str, int]:
+    """Return how many connections the database has open, `used`, and how many it allows, `most`."""
+    found: dict[str, int] = ask(facts, _CONNECTIONS)
+    return found
+
+
 def database(facts: Facts) -> Finding:
     """It has a size, and connections to spare."""
-    found = ask(facts, _DATABASE)
-    used, most = found["connections"], found["most"]
-    says = f"{_size(found['bytes'])}; {used} of {most} connections in use"
+    size = ask(facts, _SIZE)
+    found = connections(facts)
+    used, most = found["used"], found["most"]
+    says = f"{_size(size)}; {used} of {most} connections in use"
     if used >= _FULL * most:
         way_out = "fewer replicas (each process holds up to four), or a larger max_connections"
         return (bad if used >= most else warning)(says, way_out)
