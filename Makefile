@@ -1,8 +1,6 @@
 # Thin: the work is in compose.yaml, and in the programs of host/ and ops/.
 .DEFAULT_GOAL := help
-.PHONY: help up down dev revision deploy rollback doctor advise backup verify-backup restore upgrade-db rotate-secrets sbom test chaos bench check
-
-dev_files := --file compose.yaml --file compose.dev.yaml
+.PHONY: help up down dev revision deploy rollback doctor advise status backup verify-backup restore upgrade-db rotate-secrets sbom test chaos bench check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,12 +12,14 @@ up: ## Start everything, installing Docker first if need be
 down: ## Stop everything; data and certificates stay
 	docker compose down
 
+dev revision: export COMPOSE_FILE := compose.yaml:compose.dev.yaml
+
 dev: ## Start for development: reload on save, a database port, debug logs
 	@python3 -m host
-	docker compose $(dev_files) up --build --watch
+	docker compose up --build --watch
 
 revision: ## Write the next migration from the models: make revision MESSAGE="add prices"
-	docker compose $(dev_files) run --rm --user "$$(id -u):$$(id -g)" migrate \
+	docker compose run --rm --user "$$(id -u):$$(id -g)" migrate \
 		alembic revision --autogenerate --message "$(MESSAGE)"
 
 deploy: ## Build this tree and roll it out without losing a request
@@ -34,6 +34,9 @@ doctor: ## Say what is wrong, and the way out; JSON=1 for programs
 
 advise: ## Say how the machine is used and what to change, of the last hour or SECONDS=30
 	@python3 -m ops.advise
+
+status: ## Print the status page's address, user and password
+	@python3 -m ops.status
 
 backup: ## Take a base backup now (the schedule does, too)
 	@python3 -m ops.backup base

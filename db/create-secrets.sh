@@ -18,6 +18,14 @@ if [[ -n $COPIES_BACKUPS && ,$PROFILES, != *,offsite,* ]]; then
     echo "RESTIC_REPOSITORY is set, but nothing copies there: add COMPOSE_PROFILES=offsite to .env"
     exit 1
 fi
+if [[ ! $STATUS =~ ^(on|off)?$ ]]; then
+    echo "STATUS=$STATUS: on or off"
+    exit 1
+fi
+if [[ $STATUS == on && ,$PROFILES, != *,metrics,* ]]; then
+    echo "STATUS=on, but there is nothing to show: add metrics to COMPOSE_PROFILES in .env"
+    exit 1
+fi
 
 if [[ -n $ALERTS && ,$PROFILES, != *,metrics,* ]]; then
     echo "ALERT_WEBHOOK or ALERT_EMAIL is set, but nothing watches: add metrics to COMPOSE_PROFILES in .env"
@@ -44,12 +52,23 @@ if [[ -O postgres-password ]]; then
     chmod 400 postgres-password
     chown postgres postgres-password
 fi
-
 # The two halves of `make rotate-secrets`; in between, replicas know both passwords.
 case ${1:-} in
     prepare) make_secret database-password.next ;;
     complete) mv database-password.next database-password ;;
 esac
+
+# The status page's password is for root alone to read; Traefik gets a hash of it.
+cd /run/status
+make_secret password
+chmod 400 password
+if [[ ! -s users ]]; then
+    hash=$(openssl passwd -apr1 -stdin < password)
+    echo "berth:$hash" > users
+fi
+if [[ ${1:-} == status ]]; then
+    cat password
+fi
 
 # Traefik's user owns the store of certificates.
 if [[ -O /certificates ]]; then

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+import requests
 
 from tests.stack.stack import Stack, copy_of_repository, free_port, poll
 
@@ -21,6 +22,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         folder,
     )
     stack.down()
+    stack.run("python3", "-m", "host")
     log = (folder / "dev.log").open("w")
     watching = subprocess.Popen(
         ["docker", "compose", "up", "--build", "--watch"],
@@ -78,6 +80,17 @@ def test_database_has_a_port_on_loopback(dev: Stack) -> None:
 def test_debug_messages_are_shown(dev: Stack) -> None:
     """Without having set LOG_LEVEL."""
     assert "DBG" in dev.logs("traefik")
+
+
+def test_status_page_is_on(dev: Stack) -> None:
+    """Without having set STATUS, and behind a login all the same."""
+    assert dev.get("/status/").status_code == requests.codes.unauthorized
+    with dev.session() as session:
+        session.auth = ("berth", dev.run("make", "--silent", "status").stdout.split()[-1])
+        address = dev.url("/status/api/v1/query?query=app_info")
+        poll(
+            "metrics of the app", lambda: session.get(address, timeout=10).json()["data"]["result"]
+        )
 
 
 def test_next_migration_is_written_from_the_models(dev: Stack) -> None:

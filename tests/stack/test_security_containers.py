@@ -18,7 +18,7 @@ WRITABLE = {
     # A socket is no file: it is written to by whoever asks anything.
     "docker-proxy": {"/var/run/docker.sock"},
     "secrets": {
-        *("/run/secrets", "/run/metrics-secrets"),
+        *("/run/secrets", "/run/metrics-secrets", "/run/status"),
         *("/certificates", "/backups", "/backup-state"),
     },
 }
