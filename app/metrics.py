@@ -52,7 +52,7 @@ class Metrics:
         own = CollectorRegistry()
         self.active = 0
         self._host, self._port = settings.host, settings.metrics_port
-        self._exposed = _shared() if settings.api_workers > 1 else _with_process(own)
+        self.exposed = _shared() if settings.api_workers > 1 else _with_process(own)
         self._durations = Histogram(
             "http_server_request_duration_seconds",
             "From a request's arrival to the end of its answer",
@@ -113,7 +113,7 @@ class Metrics:
             await asyncio.sleep(SAMPLE_SECONDS)
 
     def _listen(self) -> None:
-        answer = make_wsgi_app(self._exposed)
+        answer = make_wsgi_app(self.exposed)
         try:
             server = make_server(self._host, self._port, answer, _Server, handler_class=_Silent)
         except OSError as error:

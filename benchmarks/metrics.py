@@ -1,0 +1,114 @@
+"""What counting a request costs: `.venv/bin/python -m benchmarks.metrics`.
+
+The app answers the same requests with and without `Measured` around it, in turn, in this one
+process and without network or database, which only make the share smaller: so it is the most that
+counting can be of what a replica spends on a request.
+"""
+
+import asyncio
+import gc
+import os
+import statistics
+import time
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import prometheus_client
+from starlette.types import ASGIApp, Message, Scope
+
+from app.items.repository import get_repository
+from app.items.schemas import Item
+from app.main import create_app
+from app.metrics import Measured
+from app.settings import Settings
+
+ROUNDS = 400
+REQUESTS = 100
+SCRAPES = 200
+
+NOW = datetime.now(UTC)
+ROW = Item(id=uuid4(), name="a row", description=None, quantity=1, created_at=NOW, updated_at=NOW)
+
+
+class Memory:
+    """A table of one row."""
+
+    async def get(self, _item_id: UUID) -> Item:
+        return ROW
+
+
+def scope() -> Scope:
+    """Return a GET of the row, as uvicorn makes it."""
+    path = f"/items/{ROW.id}"
+    headers = [(b"host", b"localhost"), (b"accept", b"*/*"), (b"x-forwarded-proto", b"https")]
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "https",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": headers,
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 8000),
+        "state": {},
+    }
+
+
+async def receive() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def send(message: Message) -> None:
+    assert message.get("status", 200) == 200, message  # noqa: S101
+
+
+async def cost_us(app: ASGIApp) -> float:
+    """Return the processor time of a request, in µs."""
+    began = time.process_time()
+    for _ in range(REQUESTS):
+        await app(scope(), receive, send)
+    return (time.process_time() - began) / REQUESTS * 1e6
+
+
+async def compare(measured: Measured) -> tuple[float, float, float]:
+    """Return the cost of a request without, that of counting it, and its standard error, in µs."""
+    for app in (measured, measured.app):
+        await cost_us(app)
+    pairs = []
+    for number in range(ROUNDS):
+        apps = (measured, measured.app) if number % 2 else (measured.app, measured)
+        costs = {app: await cost_us(app) for app in apps}
+        pairs.append((costs[measured.app], costs[measured] - costs[measured.app]))
+    without, added = zip(*pairs, strict=True)
+    lower, _, upper = statistics.quantiles(added, n=4)
+    error = 0.93 * (upper - lower) / ROUNDS**0.5
+    return statistics.median(without), statistics.median(added), error
+
+
+def main() -> None:
+    """Measure and print."""
+    for workers in (1, 4):
+        os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+        application: Any = create_app(Settings(api_workers=workers))
+        application.dependency_overrides[get_repository] = Memory
+        measured = application.build_middleware_stack()
+        gc.freeze()
+        without, added, error = asyncio.run(compare(measured))
+        print(
+            f"API_WORKERS={workers}: {added:.1f} ± {error:.1f} µs on top of {without:.0f} µs, "
+            f"{added / without:.1%}"
+        )
+        exposed = measured.metrics.exposed
+        began = time.process_time()
+        for _ in range(SCRAPES):
+            size = len(prometheus_client.generate_latest(exposed))
+        print(f"  a scrape: {(time.process_time() - began) / SCRAPES * 1e3:.2f} ms, {size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
