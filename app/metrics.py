@@ -49,7 +49,8 @@ class Metrics:
     """Counts and times requests, and looks at the pool once a second."""
 
     def __init__(self, settings: Settings) -> None:
-        own = CollectorRegistry()
+        # For the app's own metrics, too.
+        self.registry = own = CollectorRegistry()
         self.active = 0
         self._host, self._port = settings.host, settings.metrics_port
         self.exposed = _shared() if settings.api_workers > 1 else _with_process(own)
