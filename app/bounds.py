@@ -1,3 +1,5 @@
+from collections.abc import Awaitable
+
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -43,12 +45,12 @@ class Bounds:
                 self.in_flight += 1
             return message
 
-        async def send_first(message: Message) -> None:
+        def send_first(message: Message) -> Awaitable[None]:
             nonlocal begun, in_hand
             begun = True
             self.in_flight -= in_hand
             in_hand = False
-            await send(message)
+            return send(message)
 
         try:
             await self.app(scope, receive if in_hand else receive_all, send_first)

@@ -2,23 +2,19 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 from starlette.requests import Request
 
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# As strings: only the type stubs know that these are generic.
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-PooledConnection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+# As a string: only the type stubs know that it is generic.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 T = TypeVar("T")
-Statement: TypeAlias = Callable[[PooledConnection], Awaitable[T]]
+Statement: TypeAlias = Callable[[Connection], Awaitable[T]]
 
 # A request gets its answer, good or bad, within two seconds. The server gives up on a statement
 # first, which leaves the connection intact; a server that does not even do that is gone.
@@ -48,21 +44,31 @@ class ConnectionLostError(DatabaseUnavailableError):
 
 
 class Database:
-    """The pool, with every way of not getting an answer turned into one error.
+    """A few connections, with every way of not getting an answer turned into one error.
 
     Statements must leave no session state behind (SET, LISTEN, advisory locks, temporary
-    tables): connections go back to the pool as they are.
+    tables): connections are used again as they are. asyncpg's own pool would make a task for
+    each statement.
     """
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._turns = asyncio.Semaphore(settings.database_pool_size)
+        self._idle: list[Connection] = []
+        self._used = 0
         self._epoch = 0
         self._away = False
 
     def connections(self) -> tuple[int, int]:
-        """How many of the pool's connections are at work, and how many wait for some."""
-        idle = self._pool.get_idle_size()
-        return self._pool.get_size() - idle, idle
+        """How many connections are at work, and how many wait for some."""
+        return self._used, len(self._idle)
+
+    async def close(self) -> None:
+        """Close every connection once what runs on it has ended; from now on nothing begins."""
+        for _ in range(self._settings.database_pool_size):
+            await self._turns.acquire()
+        for connection in self._idle:
+            await connection.close()
 
     async def read_one(self, query: str, *args: object) -> asyncpg.Record | None:
         """The first row, or None. Tried once more if its connection turns out to be dead."""
@@ -93,37 +99,60 @@ class Database:
         return result
 
     async def _attempt(self, statement: Statement[T], tries: int) -> T:
-        epoch = self._epoch
-        connection = await self._acquire()
-        try:
-            return await run(connection, statement)
-        except asyncio.CancelledError:
-            await self._expire(epoch)
-            raise
-        except ConnectionLostError:
-            await self._expire(epoch)
-            if tries == 1:
+        async with self._turns:
+            connection = await self._take()
+            epoch = self._epoch
+            try:
+                return await run(connection, statement)
+            except asyncio.CancelledError:
+                self._expire(epoch)
                 raise
-        finally:
-            await self._pool.release(connection)
+            except ConnectionLostError:
+                self._expire(epoch)
+                if tries == 1:
+                    raise
+            finally:
+                self._give_back(connection, epoch)
         return await self._attempt(statement, tries - 1)
 
-    async def _acquire(self) -> PooledConnection:
+    async def _take(self) -> Connection:
+        """The connection that was used last, or a new one."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                self._used += 1
+                return connection
         try:
-            return await self._pool.acquire()
+            connection = await log_in(
+                self._settings,
+                server_settings={
+                    "application_name": "berth-api",
+                    "statement_timeout": f"{STATEMENT_SECONDS}s",
+                },
+            )
         except TimeoutError:
             raise
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise DatabaseUnavailableError(reason(error)) from error
+        self._used += 1
+        return connection
 
-    async def _expire(self, epoch: int) -> None:
+    def _give_back(self, connection: Connection, epoch: int) -> None:
+        self._used -= 1
+        if epoch == self._epoch and not connection.is_closed():
+            self._idle.append(connection)
+        else:
+            connection.terminate()
+
+    def _expire(self, epoch: int) -> None:
         """Have all connections replaced that are as old as the one that ended or went silent.
 
         Its neighbours are likely to be as dead, and would each cost a request too.
         """
         if epoch == self._epoch:
             self._epoch += 1
-            await self._pool.expire_connections()
+            while self._idle:
+                self._idle.pop().terminate()
 
     def _note(self, error: DatabaseUnavailableError) -> None:
         if not self._away:
@@ -131,49 +160,44 @@ class Database:
             logger.warning("the database is unavailable: %s", error)
 
 
-async def run(connection: PooledConnection, statement: Statement[T]) -> T:
+async def run(connection: Connection, statement: Statement[T]) -> T:
     """Its result. Raises what the statement raises, unless that means a database gone away."""
     try:
         return await statement(connection)
     except asyncio.CancelledError:
         # Asking a server that may be gone to cancel would be one more wait.
-        end(connection)
+        connection.terminate()
         raise
     except asyncpg.QueryCanceledError as error:
         raise DatabaseUnavailableError(reason(error)) from error
     except GOODBYES as error:
-        end(connection)
+        connection.terminate()
         raise ConnectionLostError(reason(error)) from error
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        if ended(connection):
+        if connection.is_closed():
             raise ConnectionLostError(reason(error)) from error
         raise
-
-
-def end(connection: PooledConnection) -> None:
-    if not ended(connection):
-        connection.terminate()
-
-
-def ended(connection: PooledConnection) -> bool:
-    try:
-        return connection.is_closed()
-    except asyncpg.InterfaceError:
-        # The pool has seen the end first and taken it back.
-        return True
 
 
 def reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-async def log_in(settings: Settings, *where: Any, **options: Any) -> Connection:  # noqa: ANN401
+async def log_in(settings: Settings, **options: Any) -> Connection:  # noqa: ANN401
     """A connection by the password that is valid now, even if it changes at this very moment."""
     refused: set[str] = set()
     while True:
         passwords = [one for one in settings.database_passwords() if one not in refused]
         try:
-            return await asyncpg.connect(*where, password=passwords[0], **options)
+            return await asyncpg.connect(
+                host=settings.database_host,
+                port=settings.database_port,
+                user=settings.database_user,
+                database=settings.database_name,
+                password=passwords[0],
+                timeout=ANSWER_SECONDS,
+                **options,
+            )
         except asyncpg.InvalidPasswordError:
             refused.add(passwords[0])
             if refused.issuperset(settings.database_passwords()):
@@ -181,7 +205,7 @@ async def log_in(settings: Settings, *where: Any, **options: Any) -> Connection:
 
 
 async def connect(settings: Settings) -> Connection:
-    """A connection outside any pool, as soon as the database accepts one.
+    """A connection of one's own, as soon as the database accepts one.
 
     Raises DatabaseUnavailableError after START_SECONDS, with the last reason.
     """
@@ -190,14 +214,7 @@ async def connect(settings: Settings) -> Connection:
     last = ""
     while True:
         try:
-            return await log_in(
-                settings,
-                host=settings.database_host,
-                port=settings.database_port,
-                user=settings.database_user,
-                database=settings.database_name,
-                timeout=ANSWER_SECONDS,
-            )
+            return await log_in(settings)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             why = reason(error)
         if asyncio.get_running_loop().time() > deadline:
@@ -212,36 +229,15 @@ async def connect(settings: Settings) -> Connection:
         await asyncio.sleep(0.5)
 
 
-async def _leave_as_is(_: Connection) -> None:
-    """In place of asyncpg's reset, which would cost every request a second round trip."""
-
-
 @asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[Database]:
-    pool = asyncpg.create_pool(
-        connect=partial(log_in, settings),
-        host=settings.database_host,
-        port=settings.database_port,
-        user=settings.database_user,
-        database=settings.database_name,
-        init_size=1,
-        # Above 0, asyncpg would itself reconnect in the background and log a traceback per try.
-        min_size=0,
-        max_size=settings.database_pool_size,
-        reset=_leave_as_is,
-        timeout=ANSWER_SECONDS,
-        server_settings={
-            "application_name": "berth-api",
-            "statement_timeout": f"{STATEMENT_SECONDS}s",
-        },
-    )
-    await pool
+    database = Database(settings)
     try:
-        yield Database(pool)
+        yield database
     finally:
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await pool.close()
+                await database.close()
         except TimeoutError:
             logger.warning("statements were still running: their connections are cut")
 

@@ -1,5 +1,6 @@
 import logging
 import os
+from collections.abc import Awaitable
 from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,7 +33,7 @@ class Envelope:
         request_id.set(own_id)
         complete = False
 
-        async def send_enveloped(message: Message) -> None:
+        def send_enveloped(message: Message) -> Awaitable[None]:
             nonlocal complete
             if message["type"] == "http.response.start":
                 headers = [*message.get("headers", ()), (b"x-request-id", own_id.encode())]
@@ -41,7 +42,7 @@ class Envelope:
                 message["headers"] = headers
             elif not message.get("more_body", False):
                 complete = True
-            await send(message)
+            return send(message)
 
         try:
             await self.app(scope, receive, send_enveloped)

@@ -1,4 +1,5 @@
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,9 +33,9 @@ class CloseWhileDraining:
         if self.lifecycle.draining and scope.get("path") not in CHECKS:
             self.lifecycle.late_request = time.monotonic()
 
-        async def send_closing(message: Message) -> None:
+        def send_closing(message: Message) -> Awaitable[None]:
             if self.lifecycle.draining and message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-            await send(message)
+            return send(message)
 
         await self.app(scope, receive, send_closing if scope["type"] == "http" else send)
