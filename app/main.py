@@ -11,7 +11,7 @@ from app.bounds import Bounds
 from app.database import DatabaseUnavailableError, open_database
 from app.docs import add_docs
 from app.envelope import Envelope
-from app.items import endpoints as items
+from app.items.endpoints import add_items
 from app.lifecycle import Lifecycle
 from app.metrics import Measured, Metrics
 from app.schema import Schema
@@ -61,7 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["Location", "Retry-After", "X-Request-ID"],
         )
+    add_items(app)
     app.include_router(health.router)
-    app.include_router(items.router)
     add_docs(app)
     return app
