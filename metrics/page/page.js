@@ -1,7 +1,7 @@
 // The status page: asks Prometheus, through Traefik's login, and shows what it answers.
 import {Chart} from "./chart.js";
 import {byId, clock, element, MOMENT, say} from "./document.js";
-import {CHARTS, FIGURES, FIRING, VERSIONS} from "./queries.js";
+import {CHARTS, FIGURES, VERSIONS} from "./queries.js";
 
 // Seconds that are looked back on, and seconds between two points: no more than a chart can show.
 const RANGES = {
@@ -30,21 +30,21 @@ async function ask(path, parameters) {
   if (answer.status === 401) throw new Trouble("The login has ended: load this page anew.");
   if (answer.status === 429) throw new Trouble("Too many requests from this address: RATE_LIMIT.");
   const body = await answer.json().catch(() => null);
-  if (!body) throw new Trouble(`Prometheus does not answer (${answer.status}).`);
+  if (!body?.status) throw new Trouble(`Prometheus does not answer (${answer.status}).`);
   if (body.status !== "success") throw new Trouble(`Prometheus refuses a query: ${body.error}`);
-  return body.data.result;
+  return body.data;
 }
 
 /** Return the value that a query has at a time, or null. */
 async function valueOf(query, time) {
-  const [found] = await ask("query", {query, time});
+  const [found] = (await ask("query", {query, time})).result;
   return found && isFinite(found.value[1]) ? Number(found.value[1]) : null;
 }
 
 /** Return a query's lines over a span, [{name, values}], with null where there is no value. */
 async function linesOf(name, query, {start, end, step}) {
-  const found = await ask("query_range", {query, start, end, step});
-  return found.map(({metric, values}) => {
+  const {result} = await ask("query_range", {query, start, end, step});
+  return result.map(({metric, values}) => {
     const line = new Array((end - start) / step + 1).fill(null);
     for (const [time, value] of values) {
       if (isFinite(value)) line[Math.round((time - start) / step)] = Number(value);
@@ -81,15 +81,15 @@ class Figure {
   async show(time) {
     const {kind} = this;
     const query = kind.query(FIGURE_WINDOW);
-    const [value, all] = await Promise.all([
+    const [value, other] = await Promise.all([
       valueOf(query, time),
-      kind.all ? valueOf(kind.all, time) : null,
+      kind.other ? valueOf(kind.other, time) : null,
     ]);
     const known = value !== null;
-    const level = known ? (kind.level?.(value, all) ?? "plain") : "none";
+    const level = known ? (kind.level?.(value, other) ?? "plain") : "none";
     Object.assign(this.card.dataset, {query, time, level, value: known ? value : ""});
     this.value.textContent = known ? kind.show(value) : (kind.empty ?? "no data yet");
-    this.remark.textContent = (known && kind.note?.(all)) || "";
+    this.remark.textContent = (known && kind.note?.(other)) || "";
   }
 }
 
@@ -107,28 +107,25 @@ let range = RANGES[location.hash.slice(1)] ?? RANGES["1h"];
 let turn = 0;
 let timer;
 
-/** Return an alert's name and the labels that tell what it is about. */
-function alertName({alertname, __name__, alertstate, severity, job, instance, ...labels}) {
-  return [alertname, ...Object.values(labels)].join(" · ");
-}
-
 /** Ask for everything and show it, unless `turn` has gone on. */
 async function show(asked) {
-  const [time] = await ask("query", {query: "time()"}); // the server's clock, not this one's
+  // By the server's clock, not this one's.
+  const [time] = (await ask("query", {query: "time()"})).result;
   const {seconds: length, step} = range;
   const end = Math.floor(time / step) * step;
   const span = {start: end - length, end, step};
   const times = Array.from({length: length / step + 1}, (_, index) => span.start + index * step);
-  const [versions, alerts, ...lines] = await Promise.all([
+  const [versions, {alerts}, ...lines] = await Promise.all([
     linesOf("version", VERSIONS, span),
-    ask("query", {query: FIRING, time}),
+    ask("alerts", {}),
     ...CHARTS.map((kind) => linesFor(kind, span)),
   ]);
   if (asked !== turn) return; // another range was chosen meanwhile
   const deploys = deploysIn(versions);
   charts.forEach((chart, index) => chart.show(lines[index], times, deploys));
   await Promise.all(figures.map((figure) => figure.show(time)));
-  say("alerts", "li", alerts.map(({metric}) => alertName(metric)));
+  const firing = alerts.filter(({state}) => state === "firing").map(({annotations}) => annotations);
+  say("alerts", "li", firing.map(({summary, description}) => `${summary}: ${description}`));
   say("deploys", "span", deploys.map(({time, version}) => `${clock(time, MOMENT)} ${version}`));
   byId("updated").textContent = `As of ${clock(time, {timeStyle: "medium"})}`;
 }

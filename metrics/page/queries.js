@@ -19,8 +19,8 @@ const period = (value) => {
 const above = (warning, bad) => (value) =>
   value >= bad ? "bad" : value >= warning ? "warning" : "good";
 const below = (warning, bad) => (value) => above(-warning, -bad)(-value);
-
-export const FIRING = 'ALERTS{alertstate="firing"}';
+const within = (value, most) => (value > most ? "bad" : "good");
+const atMost = (most) => `at most ${period(most)}`;
 
 const REQUESTS = 'traefik_service_requests_total{service="api@docker"';
 const RATE = (w) => `sum(rate(${REQUESTS}}[${w}]))`;
@@ -38,8 +38,8 @@ const HOST_MEMORY = () => "1 - min(node_memory_MemAvailable_bytes / node_memory_
 const HOST_DISK = () => "1 - min(node_filesystem_avail_bytes / node_filesystem_size_bytes)";
 
 /**
- * The figures on top. `query` gets the window of its rates; `level` colours the value; `all` asks
- * for what `note` needs; `empty` is said when there is no value.
+ * The figures on top. `query` gets the window of its rates; `level` colours the value; `other` asks
+ * for what `level` and `note` compare with; `empty` is said when there is no value.
  */
 export const FIGURES = [
   {
@@ -47,7 +47,7 @@ export const FIGURES = [
     query: () => 'sum(up{job="api"})',
     show: number,
     level: (up, all) => (up === 0 ? "bad" : up < all ? "warning" : "good"),
-    all: 'count(up{job="api"})',
+    other: 'count(up{job="api"})',
     note: (all) => `of ${all}`,
   },
   {title: "Requests/s", query: RATE, show: number},
@@ -62,11 +62,11 @@ export const FIGURES = [
   {title: "Response, p50", query: QUANTILE(0.5), show: seconds},
   {title: "Response, p99", query: QUANTILE(0.99), show: seconds, level: above(0.5, 1)},
   {title: "CPU in use", query: HOST_CPU, show: percent, level: above(0.9, 0.97)},
-  {title: "Memory in use", query: HOST_MEMORY, show: percent, level: above(0.85, 0.95)},
+  {title: "Memory in use", query: HOST_MEMORY, show: percent, level: above(0.8, 0.9)},
   {title: "Fullest disk", query: HOST_DISK, show: percent, level: above(0.8, 0.9)},
   {
     title: "Certificate ends in",
-    query: () => "min(traefik_tls_certs_not_after) - time()",
+    query: () => "min(max by (sans) (traefik_tls_certs_not_after)) - time()",
     show: period,
     level: below(14 * 86400, 7 * 86400),
     empty: "Traefik's own",
@@ -74,15 +74,19 @@ export const FIGURES = [
   {
     title: "Age of backup",
     query: () => 'time() - max(berth_backup_last_success_timestamp_seconds{kind!="log"})',
+    other: "max(berth_backup_base_seconds_max)",
     show: period,
-    level: above(26 * 3600, 50 * 3600),
+    level: within,
+    note: atMost,
     empty: "not set up",
   },
   {
     title: "Age of proof",
     query: () => "time() - max(berth_backup_last_proof_timestamp_seconds)",
+    other: "max(berth_backup_proof_seconds_max)",
     show: period,
-    level: above(26 * 3600, 50 * 3600),
+    level: within,
+    note: atMost,
     empty: "none",
   },
 ];

@@ -1,12 +1,11 @@
 import os
-import re
 from collections.abc import Iterator
 
 import pytest
 from cryptography import x509
 
 from tests.stack import report
-from tests.stack.stack import Stack, copy_of_repository, running_with_ca
+from tests.stack.stack import Stack, running_with_ca
 
 # What is run here says the same, whether or not it was make that ran the tests.
 for variable in ("MAKEFLAGS", "MAKELEVEL"):
@@ -18,25 +17,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Four replicas behind a certified domain; a test leaves it as it found it."""
     scratch = tmp_path_factory.mktemp("stack")
     with running_with_ca("berth-test", scratch, scale=4) as stack:
-        yield stack
-
-
-@pytest.fixture(scope="session")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Two replicas with metrics and the status page, looked at every second."""
-    scratch = tmp_path_factory.mktemp("watched")
-    folder = copy_of_repository(scratch)
-    asking = folder / "metrics/prometheus.yml"
-    asking.write_text(re.sub(r"(_interval|_timeout): 1[05]s", r"\1: 1s", asking.read_text()))
-    with running_with_ca(
-        "berth-test-watched",
-        scratch,
-        scale=2,
-        folder=folder,
-        API_REPLICAS="2",
-        COMPOSE_PROFILES="metrics",
-        STATUS="on",
-    ) as stack:
         yield stack
 
 

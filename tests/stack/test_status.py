@@ -11,7 +11,15 @@ import pytest
 import requests
 
 from tests.stack.browser import Browser, browsing
-from tests.stack.stack import REPOSITORY, Stack, docker, poll
+from tests.stack.stack import (
+    REPOSITORY,
+    Stack,
+    copy_of_repository,
+    docker,
+    poll,
+    running_with_ca,
+)
+from tests.stack.test_metrics import every_second
 
 USER = "berth"
 # Width, height and theme.
@@ -60,6 +68,24 @@ def test_setting_that_shows_nothing_is_refused(
     """Before anything is started or changed."""
     settings = [f"--env=STATUS={status}", f"--env=PROFILES={profiles}"]
     assert says in stack.compose("run", "--rm", "--no-deps", *settings, "secrets", check=False)
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Two replicas with the page, of code that may be changed."""
+    scratch = tmp_path_factory.mktemp("status")
+    with running_with_ca(
+        "berth-test-status",
+        scratch,
+        scale=2,
+        folder=copy_of_repository(scratch),
+        overlays=["metrics"],
+        API_REPLICAS="2",
+        COMPOSE_PROFILES="metrics",
+        METRICS_FOLDER=str(every_second(scratch)),
+        STATUS="on",
+    ) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +166,8 @@ def test_the_password_shows_nowhere(watched: Stack, password: str) -> None:
 @pytest.fixture(scope="module")
 def browser(watched: Stack, client: requests.Session, password: str) -> Iterator[Browser]:
     """The page, after a login, with some load and a deploy behind it."""
-    # At the moments that the page asks for, which are 5 s apart.
-    versions = "count(count by (version) (max_over_time(app_info[10m:5s])))"
+    # At two or more of the moments that the page asks for, which are 5 s apart.
+    versions = "count(count_over_time((count by (version) (app_info))[10m:5s]) > 1)"
 
     def are_seen(count: int) -> bool:
         for path in ("/items", "/nothing"):
@@ -231,6 +257,18 @@ def test_every_query_of_the_grafana_dashboard_is_answered(
     for target in targets:
         query = target["expr"].replace("$__rate_interval", "1m")
         assert ask(watched, client, query) or "berth_backup" in query, query
+
+
+def test_alert_that_fires_is_named(
+    browser: Browser, watched: Stack, client: requests.Session
+) -> None:
+    """With what it is about and the way out."""
+    watched.compose("stop", "postgres-exporter")
+    fires = 'ALERTS{alertname="TargetDown",alertstate="firing",job="postgres"}'
+    poll("the alert", lambda: ask(watched, client, fires), seconds=60)
+    browser.evaluate("document.querySelector('[value=\"6h\"]').click()")
+    says = "document.querySelector('#alerts').textContent"
+    browser.wait_for(f"/postgres .* gives no metrics: `docker compose ps/.test({says})")
 
 
 def test_page_says_when_prometheus_is_away(browser: Browser, watched: Stack) -> None:
