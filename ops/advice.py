@@ -283,7 +283,7 @@ def _waiting(usage: Usage) -> Iterator[Advice]:
 def _fine(usage: Usage) -> str:
     if usage.share >= 0.5:
         return f"nothing to change: {usage.share:.0%} is within the 50 to 90 that one aims for"
-    return f"nothing to change: there is room for {AIM / max(usage.share, 0.01):.1f} times as much"
+    return f"nothing to change: there is room to grow, {usage.share:.0%} of the processors are busy"
 
 
 def _rounded(size: float) -> int:

@@ -157,6 +157,7 @@ def _answered(facts: Facts) -> dict[str, float]:
             told = docker("exec", one, "python", "-c", _READ_METRICS)
         except DockerError:
             return {}  # an app that counts none
+        found["+Inf"] += 0  # one that counts, but has not answered yet, says nothing of it
         for bound, count in _BUCKET.findall(told):
             found[bound] += float(count)
     return found

@@ -104,7 +104,7 @@ def room(mib: int, replica: int = 128) -> Budget:
         (usage(busy=1.59), "nothing to change: 80% is within", ""),
         (usage(cores(0.7), cores=1, busy=0.9), "90% of one core are busy: one more core", ""),
         (usage(cores(3), cores=4, busy=4), "100% of four cores are busy: two more cores", ""),
-        (usage(busy=0.5, requests=50), "nothing to change: there is room for 2.8 times", ""),
+        (usage(busy=0.5, requests=50), "nothing to change: there is room to grow, 25%", ""),
         (usage(cores(0.3), cores=8, busy=0.9), "11% of eight cores are busy at most: two", ""),
         (usage(cores(0.3), cores=8, busy=0.9, seconds=1799), "nothing to change: there is", ""),
         (usage(cores(0.4), busy=1.9), "95% of two cores are busy, 1.3 with what is not this", ""),
