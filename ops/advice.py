@@ -237,9 +237,11 @@ def _processors(usage: Usage, budget: Budget) -> Iterator[Advice]:
         yield Advice(f"{says} are busy: {_number(more)} more core{plural} before more replicas")
     elif usage.per_process >= BUSY:
         yield from _more_replicas(usage, budget)
+    elif usage.seconds < LONG_SECONDS:
+        return
     elif usage.replicas * usage.workers > usage.cores:
         yield from _fewer_replicas(usage)
-    elif usage.seconds >= LONG_SECONDS and usage.share < IDLE and enough < usage.cores:
+    elif usage.share < IDLE and enough < usage.cores:
         yield Advice(f"{says} are busy at most: {_cores(enough)} would do")
 
 

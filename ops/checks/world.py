@@ -137,9 +137,8 @@ def source_address() -> str:
 def answers_with_ours(facts: Facts, address: str) -> bool:
     """Whether whoever answers there has the very certificate that is served here."""
     try:
-        port = _endpoint(facts).port
-        there = https.Endpoint(facts.stack.domain, address, port).served()
-        return there == _endpoint(facts).served()
+        ours = _endpoint(facts)
+        return ours.served() == https.Endpoint(ours.domain, address, ours.port).served()
     except OSError:
         return False
 

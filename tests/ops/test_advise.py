@@ -133,6 +133,7 @@ def room(mib: int, replica: int = 128) -> Budget:
             "4 processes take turns on two cores, and each keeps only 22% of one busy",
             "API_REPLICAS=2",
         ),
+        (usage(usual=FOUR_ON_TWO, seconds=1799), "nothing to change: 65% is within", ""),
         (usage(cores(1.5), usual=FOUR_ON_TWO, busy=1.58), "nothing to change: 79% is within", ""),
         (usage(cores=1, busy=0.7), "nothing to change: 70% is within", ""),
         # Memory.

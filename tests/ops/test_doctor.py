@@ -1,0 +1,266 @@
+"""What the doctor makes of settings, names and clocks, with Compose's word and no stack."""
+
+import datetime
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+from functools import cache
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from host.commands import Refusal
+from ops import docker, doctor, preflight
+from ops.checks import machine, service, world
+from ops.finding import Facts, Finding, good
+from ops.stack import Container, Stack, State
+
+LIVE = {
+    "DOMAIN": "shop.berth.dev",
+    "BIND_ADDRESS": "0.0.0.0",  # noqa: S104
+    "ACME_EMAIL": "me@berth.dev",
+    "COMPOSE_DISABLE_ENV_FILE": "1",
+}
+STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
+NOW = datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC)
+
+
+@pytest.fixture
+def facts(request: pytest.FixtureRequest) -> Facts:
+    """What is known where nothing runs, with the variables of the test's parameter."""
+    variables = LIVE | getattr(request, "param", {})
+    return Facts(read(**variables), [], {"DockerRootDir": "/"}, NOW, "")
+
+
+@cache
+def read(**variables: str) -> Stack:
+    """Return what Compose makes of variables."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        return Stack.read()
+
+
+def short(found: Finding) -> str:
+    """Return how bad a finding is and what it says."""
+    return f"{found.level} {found.says}"
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({}, "good DOMAIN=shop.berth.dev on BIND_ADDRESS=0.0.0.0"),
+        (
+            {"BIND_ADDRESS": "127.0.0.1"},
+            "bad DOMAIN=shop.berth.dev on BIND_ADDRESS=127.0.0.1: only",
+        ),
+        (
+            {"BIND_ADDRESS": "127.0.0.1", "ACME_CA_SERVER": "https://ca.lan/acme"},
+            "warning DOMAIN=shop.berth.dev on BIND_ADDRESS=127.0.0.1: only this machine reaches it",
+        ),
+        ({"DOMAIN": "localhost"}, "warning DOMAIN=localhost on BIND_ADDRESS=0.0.0.0: others reach"),
+        (
+            {"DOMAIN": "localhost", "BIND_ADDRESS": "127.0.0.1"},
+            "good DOMAIN=localhost on BIND_ADDRESS=127.0.0.1",
+        ),
+        ({"DOMAIN": "example.org"}, "bad DOMAIN=example.org is nobody's to have"),
+        ({"DOMAIN": "www.example.com"}, "bad DOMAIN=www.example.com is nobody's to have"),
+        ({"DOMAIN": "myexample.com"}, "good DOMAIN=myexample.com on"),
+    ],
+    indirect=["facts"],
+)
+def test_a_domain_is_judged_against_its_address(facts: Facts, says: str) -> None:
+    """A name for the world on the loopback interface waits for a certificate in vain."""
+    assert short(world.address(facts)).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({}, "good acme-v02.api.letsencrypt.org signs, and writes to me@berth.dev"),
+        ({"ACME_CA_SERVER": STAGING}, "warning acme-staging-v02.api.letsencrypt.org is for trying"),
+        ({"ACME_EMAIL": ""}, "warning acme-v02.api.letsencrypt.org cannot tell you of trouble"),
+        ({"ACME_EMAIL": "you@example.org"}, "bad ACME_EMAIL=you@example.org is nobody's"),
+        ({"ACME_CA_SERVER": "https://ca.lan/acme"}, "good ca.lan signs, and writes to me@berth"),
+        ({"DOMAIN": "localhost"}, "good none is asked while DOMAIN is localhost"),
+    ],
+    indirect=["facts"],
+)
+def test_an_authority_is_judged(facts: Facts, says: str) -> None:
+    """For trying or for good, and whether it has an address to write to."""
+    assert short(world.authority(facts)).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("found", "here", "says"),
+    [
+        (["127.0.1.1"], "10.0.0.5", "warning shop.berth.dev leads to 127.0.1.1 by this machine's"),
+        (["192.0.2.7"], "10.0.0.5", "good shop.berth.dev leads to 192.0.2.7; this machine is 10.0"),
+        (["192.0.2.7"], "", "good shop.berth.dev leads to 192.0.2.7; this machine is offline"),
+        (["192.0.2.7"], "8.8.8.8", "bad shop.berth.dev leads to 192.0.2.7, and this machine is 8."),
+    ],
+)
+def test_addresses_are_judged_without_crying_wolf(
+    facts: Facts, found: list[str], here: str, says: str
+) -> None:
+    """Behind a router's address translation, nothing can be told from here."""
+    assert short(world.judge(facts, found, here, "")).startswith(says)
+
+
+def test_this_machines_addresses_are_known(facts: Facts) -> None:
+    """And the one that it sends from is among them."""
+    here = world.source_address()
+    if here:
+        assert world.is_local(here)
+        assert short(world.judge(facts, [here], here, "")).startswith("good")
+    assert not world.is_local("192.0.2.7")
+
+
+@pytest.mark.parametrize("facts", [{"DOMAIN": "nowhere.invalid"}], indirect=True)
+def test_a_name_that_nobody_has_is_not_good(facts: Facts) -> None:
+    """Bad where a DNS server says so; where none answers, that is said."""
+    assert world.dns(facts).level != "good"
+
+
+@pytest.mark.parametrize("facts", [{"TRAEFIK_IMAGE": "traefik:v3.6.9"}], indirect=True)
+def test_a_traefik_that_is_too_old_is_named(facts: Facts) -> None:
+    """Its routes would not be understood."""
+    assert machine.versions(facts).says.endswith("traefik:v3.6.9: the routes need Traefik 3.7")
+
+
+def test_a_disk_with_too_little_room_is_bad(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the figures."""
+    assert machine.disk(facts).level != "bad"
+    monkeypatch.setattr(preflight, "NEEDED_BYTES", 10**18)
+    found = machine.disk(facts)
+    assert found.level == "bad"
+    assert "GB free for Docker" in found.says
+
+
+@pytest.fixture
+def late(tmp_path: Path) -> Iterator[str]:
+    """The URL of a web server whose clock is two minutes behind."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(405)
+            self.end_headers()
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return formatdate((timestamp or time.time()) - 120, usegmt=True)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Log nothing."""
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "late")])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path / "late.pem"
+    file.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        yield f"https://127.0.0.1:{server.server_port}/directory"
+        server.shutdown()
+
+
+def test_a_wrong_clock_is_seen_by_a_web_servers(late: str) -> None:
+    """Whether or not its certificate is good by this clock."""
+    assert machine.seconds_off(late) == pytest.approx(120, abs=30)
+
+
+def test_who_does_not_answer_tells_no_time() -> None:
+    """Offline is no error."""
+    assert machine.seconds_off("https://127.0.0.1:1/directory") is None
+
+
+def replica(number: int, state: State, complaint: str = "") -> Container:
+    """Return a replica in a state."""
+    return Container(
+        id=f"{number}",
+        name=f"api-{number}",
+        service="api",
+        number=number,
+        image="",
+        settings="",
+        state=state,
+        exit_code=0,
+        restarts=0,
+        started="2026-11-21T00:00:00",
+        out_of_memory=False,
+        complaint=complaint,
+    )
+
+
+def test_hung_and_unready_replicas_are_told_apart(facts: Facts) -> None:
+    """One that hangs says nothing to its health check."""
+    found = service.replicas(
+        Facts(
+            facts.stack,
+            [
+                replica(1, State.HEALTHY),
+                replica(2, State.UNHEALTHY),
+                replica(3, State.UNHEALTHY, " (draining)"),
+            ],
+            {},
+            NOW,
+            "",
+        )
+    )
+    assert short(found) == (
+        "warning 1 of 3 are healthy (API_REPLICAS=2): api-2 hangs, and is about to be ended, "
+        "api-3 unhealthy (draining)"
+    )
+
+
+def test_a_check_that_fails_is_a_line(facts: Facts) -> None:
+    """And the others are carried out."""
+
+    def refuses(_: Facts) -> Finding:
+        raise Refusal("the engine is away")
+
+    def breaks(_: Facts) -> Finding:
+        raise ZeroDivisionError("by zero")
+
+    found = doctor.carry_out({"a": refuses, "b": breaks, "c": lambda _: good("fine")}, facts)
+    assert "\n".join(doctor.line(check, one) for check, one in found.items()) == (
+        "✗ a           the engine is away\n"
+        "! b           not examined: ZeroDivisionError: by zero\n"
+        "              → an error of the doctor's\n"
+        "✓ c           fine"
+    )
+
+
+def test_an_engine_that_never_answers_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By a program that only looks."""
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(tmp_path / "docker.sock"))
+        one.listen()
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+        monkeypatch.setattr(docker, "patience", 0.5)
+        with pytest.raises(docker.DockerError, match=r"docker ps gave no answer in 0\.5 s"):
+            docker.docker("ps")
