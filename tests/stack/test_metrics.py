@@ -182,6 +182,18 @@ def test_the_exporters_role_reads_no_row(watched: Stack) -> None:
     assert watched.compose(*psql, f"--command={query}").strip() == "f|f|f|f|f|3"
 
 
+def test_the_exporters_password_shows_nowhere_else(watched: Stack) -> None:
+    """Not to replicas, in no inspect, and in no log."""
+    (exporter,) = watched.containers("postgres-exporter")
+    password = docker("exec", exporter["Id"], "cat", "/run/secrets/postgres-password")
+    assert len(password) >= 40
+    services = (*SERVICES, "metrics-role", "secrets", "api", "db")
+    shown = [json.dumps(watched.containers(service, everything=True)) for service in services]
+    assert not any(password in text for text in (*shown, watched.compose("logs")))
+    for container in watched.containers("api"):
+        assert f"{watched.project}_metrics-secrets" not in json.dumps(container["Mounts"])
+
+
 def test_metrics_are_for_nobody_outside(watched: Stack) -> None:
     """The app's ports lead to none of them, and there are no others."""
     for path in ("/metrics", "/status/metrics", "/status/api/v1/query?query=up"):
@@ -277,3 +289,12 @@ def test_what_cannot_be_delivered_is_said(
     said = alertmanager(tmp_path, **settings)
     assert sentence in said
     assert ("Listening on" in said) == (not settings)
+
+
+def test_alerts_without_the_profile_are_refused(watched: Stack) -> None:
+    """Or somebody would wait for what nobody sends."""
+    settings = ("env", "COMPOSE_PROFILES=offsite", "ALERT_WEBHOOK=https://example.org/")
+    secrets = ("docker", "compose", "run", "--rm", "--no-deps", "-T", "secrets")
+    done = watched.run(*settings, *secrets, check=False)
+    assert done.returncode == 1
+    assert "add metrics to COMPOSE_PROFILES in .env" in done.stdout + done.stderr
