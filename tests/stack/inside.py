@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from tests.stack.stack import HERE, Stack, docker
+from tests.stack.stack import HERE, Stack, docker, printed
 
 ATTACKER = "berth-test-attacker"
 
@@ -13,11 +13,9 @@ ATTACKER = "berth-test-attacker"
 def in_network_of(stack: Stack, service: str, script: str, *arguments: str) -> Any:  # noqa: ANN401
     """Run Python beside a service's container, on its network; returns what it prints as JSON."""
     (container, *_) = stack.containers(service)
-    printed = docker(
-        *("run", "--rm", f"--network=container:{container['Id']}", "--entrypoint=python"),
-        *(f"{stack.project}-api:current", "-c", script, *arguments),
-    )
-    return json.loads(printed)
+    network = f"--network=container:{container['Id']}"
+    image = f"{stack.project}-api:current"
+    return json.loads(printed(network, "--entrypoint=python", image, "-c", script, *arguments))
 
 
 CONNECT = """

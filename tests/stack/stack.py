@@ -60,6 +60,11 @@ def docker(*arguments: str) -> str:
     return (done.stdout + done.stderr).strip()
 
 
+def printed(*arguments: str) -> str:
+    """Return what a container prints; Docker now and then loses that of one that ends at once."""
+    return poll("what the container prints", lambda: docker("run", "--rm", *arguments))
+
+
 def _run(
     command: list[str], environment: Mapping[str, str], folder: Path, *, check: bool = True
 ) -> subprocess.CompletedProcess[str]:

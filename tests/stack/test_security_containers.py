@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.stack.inside import reaches
-from tests.stack.stack import Stack, docker
+from tests.stack.stack import Stack, docker, printed
 
 SERVICES = ("traefik", "api", "db", "docker-proxy", "secrets", "migrate")
 # Root in its container, with no capability (or, for the one-shot, the one named below) to use it.
@@ -85,7 +85,7 @@ def test_processes_have_no_capability_left(stack: Stack, service: str) -> None:
     process = one(stack, service)["State"]["Pid"]
     script = f"grep -E 'Cap(Prm|Eff|Bnd|Amb)|NoNewPrivs' /proc/{process}/status"
     image = one(stack, "api")["Image"]
-    said = docker("run", "--rm", "--pid=host", "--entrypoint=bash", image, "-c", script)
+    said = printed("--pid=host", "--entrypoint=bash", image, "-c", script)
     fields = dict(line.split() for line in said.splitlines())
     assert fields.pop("NoNewPrivs:") == "1"
     assert {int(value, 16) for value in fields.values()} == {0}
@@ -101,7 +101,7 @@ def test_replica_is_the_first_to_go_when_memory_runs_out(stack: Stack) -> None:
             for line in docker("top", one(stack, service)["Id"], "-eo", "pid").splitlines()[1:]
         ]
         files = [f"/proc/{pid}/oom_score" for pid in pids]
-        said = docker("run", "--rm", "--pid=host", "--entrypoint=cat", image, *files)
+        said = printed("--pid=host", "--entrypoint=cat", image, *files)
         return max(int(line) for line in said.split())
 
     assert score("api") > max(score(service) for service in ("db", "traefik", "docker-proxy"))
@@ -133,7 +133,7 @@ def test_inner_services_have_no_way_out(stack: Stack, service: str) -> None:
     container = one(stack, service)
     image = one(stack, "api")["Image"]
     network = f"--network=container:{container['Id']}"
-    routes = docker("run", "--rm", network, image, "cat", "/proc/net/route").splitlines()[1:]
+    routes = printed(network, image, "cat", "/proc/net/route").splitlines()[1:]
     assert routes
     assert "00000000" not in {line.split()[1] for line in routes}
     for name in container["NetworkSettings"]["Networks"]:
