@@ -103,6 +103,11 @@ class Usage:
         return self.busy / self.cores
 
     @property
+    def ours(self) -> float:
+        """How many processors this stack kept busy."""
+        return sum(one.cores for one in self.services.values())
+
+    @property
     def per_process(self) -> float:
         """How busy each process of the app was; one cannot use more than one processor."""
         return self.api.cores / (self.replicas * self.workers)
@@ -220,11 +225,10 @@ def _limited(usage: Usage) -> Iterator[Advice]:
 
 def _processors(usage: Usage, budget: Budget) -> Iterator[Advice]:
     says = f"{usage.share:.0%} of {_cores(usage.cores)}"
-    ours = sum(one.cores for one in usage.services.values())
     db = usage.services.get("db", Service()).cores
     enough = _even(usage.busy / AIM)
-    if usage.share >= BUSY and usage.busy - ours > max(ours, 0.3 * usage.cores):
-        foreign = usage.busy - ours
+    foreign = usage.busy - usage.ours
+    if usage.share >= BUSY and foreign > max(usage.ours, 0.3 * usage.cores):
         yield Advice(f"{says} are busy, {foreign:.1f} with what is not this stack: move that away")
     elif usage.share >= BUSY and db > usage.api.cores:
         yield Advice(
@@ -283,6 +287,10 @@ def _waiting(usage: Usage) -> Iterator[Advice]:
 
 
 def _fine(usage: Usage) -> str:
+    if usage.share >= 0.5 and usage.ours < usage.busy / 2:
+        return (
+            f"nothing to change: of {usage.share:.0%}, {usage.ours / usage.cores:.0%} is this stack"
+        )
     if usage.share >= 0.5:
         return f"nothing to change: {usage.share:.0%} is within the 50 to 90 that one aims for"
     return f"nothing to change: there is room to grow, {usage.share:.0%} of the processors are busy"

@@ -11,7 +11,6 @@ from ops import usage
 from ops.advice import Usage, advise, summary
 from ops.finding import Facts
 from ops.prometheus import Prometheus
-from ops.rollout import running
 from ops.stack import SERVICE
 
 _LOOK_SECONDS = 30
@@ -37,7 +36,7 @@ def watched() -> Usage:
     """
     wanted = seconds()
     facts = Facts.read()
-    if not running(facts.of(SERVICE)):
+    if not facts.running(SERVICE):
         raise Refusal("no replica runs yet: `make up` starts the stack")
     prometheus = Prometheus.find(facts.stack, facts.containers)
     if prometheus and not wanted:

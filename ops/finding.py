@@ -8,7 +8,7 @@ from typing import Any
 
 from host.commands import output
 from ops.docker import docker
-from ops.stack import Container, Stack
+from ops.stack import Container, Stack, running
 
 RECENT = timedelta(minutes=10)
 
@@ -83,6 +83,10 @@ class Facts:
     def of(self, service: str) -> list[Container]:
         """Return the containers of a service."""
         return [one for one in self.containers if one.service == service]
+
+    def running(self, service: str) -> list[Container]:
+        """Return those of a service that nobody stopped."""
+        return running(self.of(service))
 
     def variable(self, name: str) -> str:
         """Return an environment variable of Traefik's, blank if it has none."""

@@ -124,8 +124,7 @@ class Images:
             StopRequested: Somebody wants to stop.
         """
         # What Compose resolved, with our three additions: no second description of the build.
-        service = json.loads(json.dumps(self._stack.service(SERVICE)))
-        build = service["build"]
+        build = dict(self._stack.service(SERVICE)["build"])
         build["args"] = {**build.get("args", {}), _VERSION: tag}
         build["labels"] = {**build.get("labels", {}), REPLACES: replaces}
         service = {"image": self.reference(tag), "build": build}

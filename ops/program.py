@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from host.commands import Refusal
 from ops.images import Image, Images
 from ops.lock import Lock
-from ops.rollout import running
-from ops.stack import Container, Stack, State
+from ops.stack import Container, Stack, State, running
 from ops.terminal import StopRequested, Terminal
 
 

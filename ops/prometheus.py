@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ops.docker import docker
-from ops.rollout import running
-from ops.stack import Container, Stack
+from ops.stack import Container, Stack, running
 
 SERVICE = "prometheus"
 

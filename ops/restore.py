@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping
 
 from host.commands import Refusal
 from ops import backup, lock, program, up
-from ops.docker import DockerError, compose, docker, docker_log, tail
+from ops.docker import DockerError, compose, last_lines, tail
 from ops.https import Endpoint
 from ops.images import Images
-from ops.rollout import running
-from ops.stack import SERVICE, Stack
+from ops.stack import SERVICE, Stack, running
 from ops.terminal import Terminal
 
 _WAIT_SECONDS = 300
@@ -178,10 +177,8 @@ def restore_beside(stack: Stack, moment: str, terminal: Terminal) -> None:
                 given_up_by=terminal,
             )
         except DockerError:
-            name = f"--filter=label=com.docker.compose.service={_SCRATCH}"
-            project = f"--filter=label=com.docker.compose.project={stack.project}"
-            (container, *_) = docker("ps", "--all", "--quiet", name, project).split() or [""]
-            raise Refusal(tail(docker_log(container, 4), 4)) from None
+            said = [last_lines(one.id, 4) for one in stack.containers(_SCRATCH)]
+            raise Refusal("\n".join(said)) from None
     terminal.say(
         "look:   docker compose exec scratch psql --dbname=berth\n"
         f"remove: docker compose --profile={_SCRATCH} {' '.join(remove)}"

@@ -10,7 +10,7 @@ from host.commands import Refusal
 from ops.docker import DockerError, compose, docker, inspect, last_lines
 from ops.images import Image, Images
 from ops.memory import Budget
-from ops.stack import SERVICE, Container, Stack, State
+from ops.stack import SERVICE, Container, Stack, State, ids
 from ops.terminal import StopRequested, Terminal
 
 _POLL_SECONDS = 0.2
@@ -218,16 +218,6 @@ class Rollout:
         for one in containers:
             if one.id in left:
                 raise Refusal(f"{one.name} cannot be removed: try `docker rm --force {one.name}`")
-
-
-def running(replicas: list[Container]) -> list[Container]:
-    """Return those that nobody stopped by hand."""
-    return [one for one in replicas if one.state is not State.STOPPED]
-
-
-def ids(containers: list[Container]) -> list[str]:
-    """Return the ids of containers."""
-    return [one.id for one in containers]
 
 
 def _replicas(count: int) -> str:

@@ -74,6 +74,16 @@ def _complaint(found: dict[str, Any]) -> str:
     return f" ({said})" if said else ""
 
 
+def running(containers: list[Container]) -> list[Container]:
+    """Return those that nobody stopped by hand."""
+    return [one for one in containers if one.state is not State.STOPPED]
+
+
+def ids(containers: list[Container]) -> list[str]:
+    """Return the ids of containers."""
+    return [one.id for one in containers]
+
+
 @dataclass(frozen=True)
 class Stack:
     """What Compose makes of compose.yaml, .env and the environment."""

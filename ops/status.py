@@ -4,7 +4,7 @@ import sys
 
 from host.commands import Refusal, carried_out
 from ops.docker import compose, inspect
-from ops.stack import Stack, State
+from ops.stack import Stack, State, ids, running
 
 
 def lines(stack: Stack) -> list[str]:
@@ -13,7 +13,7 @@ def lines(stack: Stack) -> list[str]:
     Raises:
         Refusal: There is no page to look at.
     """
-    traefik = [one.id for one in stack.containers("traefik") if one.state is not State.STOPPED]
+    traefik = ids(running(stack.containers("traefik")))
     if not traefik:
         raise Refusal("the stack does not run: `make up`")
     # Of the container, since `make dev` turns it on without a word in .env.

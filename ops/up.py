@@ -9,8 +9,8 @@ from ops import deploy, lock, preflight, program
 from ops.docker import DockerError, compose, last_lines
 from ops.https import Endpoint
 from ops.images import Images, new_tag
-from ops.rollout import Rollout, running
-from ops.stack import Container, Stack, State
+from ops.rollout import Rollout
+from ops.stack import Container, Stack, State, running
 from ops.terminal import Terminal
 
 # On a slow disk, a first database takes its time.

@@ -14,8 +14,7 @@ from ops.docker import DockerError, docker
 from ops.finding import Facts
 from ops.memory import Budget, limit
 from ops.prometheus import Prometheus
-from ops.rollout import ids, running
-from ops.stack import SERVICE
+from ops.stack import SERVICE, ids, running
 
 _REQUESTS = "http_server_request_duration_seconds"
 # By name: a value, or one of each service.
@@ -126,7 +125,7 @@ def _usage(facts: Facts, used: dict[str, dict[str, float]], **figures: Any) -> U
     }
     return Usage(
         cores=facts.engine["NCPU"],
-        replicas=len(running(facts.of(SERVICE))) or facts.stack.wanted,
+        replicas=len(facts.running(SERVICE)) or facts.stack.wanted,
         workers=int(facts.stack.service(SERVICE)["environment"].get("API_WORKERS", 1)),
         budget=Budget.read(facts.stack),
         services=services,
@@ -152,7 +151,7 @@ def _bytes(printed: str) -> float:
 def _answered(facts: Facts) -> dict[str, float]:
     """Return how many requests all replicas have answered within so many seconds."""
     found: dict[str, float] = defaultdict(float)
-    for one in ids(running(facts.of(SERVICE))):
+    for one in ids(facts.running(SERVICE)):
         try:
             told = docker("exec", one, "python", "-c", _READ_METRICS)
         except DockerError:

@@ -6,7 +6,6 @@ from typing import Any
 from ops import backup
 from ops.docker import ROOT, DockerError, docker
 from ops.finding import Facts, Finding, bad, good, warning
-from ops.rollout import running
 
 _FULL = 0.8
 
@@ -41,7 +40,7 @@ def ask(facts: Facts, query: str) -> Any:  # noqa: ANN401
     Raises:
         DockerError: It fails, or no database runs.
     """
-    (db, *_) = [one.id for one in running(facts.of("db"))] or [""]
+    (db, *_) = [one.id for one in facts.running("db")] or [""]
     if not db:
         raise DockerError("no database runs: `make up`")
     psql = ("psql", "--no-psqlrc", "--tuples-only", "--no-align", "--dbname=berth")
@@ -108,7 +107,7 @@ def backups(facts: Facts) -> Finding:
         return warning(says, "set BACKUP_DIR in .env, then `make up`")
     told = []
     for service in wanted:
-        found = running(facts.of(service))
+        found = facts.running(service)
         if not found:
             return bad(f"{service} does not run", "`make up`")
         try:

@@ -22,7 +22,6 @@ from ops.docker import docker, inspect
 from ops.finding import Facts, Finding, Level, bad, good, warning
 from ops.memory import MIB, Budget
 from ops.prometheus import Prometheus
-from ops.rollout import running
 from ops.stack import SERVICE
 
 # traefik/dynamic needs 3.7; it speaks versions of Docker's API from 1.40 on, while Traefik before
@@ -95,7 +94,7 @@ def _some(names: list[str], most: int = 3) -> str:
 def memory(facts: Facts) -> Finding:
     """The limits of everything that runs fit together, with the replica that a deploy adds."""
     budget = Budget.read(facts.stack)
-    replicas = max(facts.stack.wanted, len(running(facts.of(SERVICE))))
+    replicas = max(facts.stack.wanted, len(facts.running(SERVICE)))
     budget.check(replicas, extra=1)
     return good(
         f"{replicas} replicas and the rest may take {budget.total(replicas) / MIB:,.0f} of "
@@ -123,7 +122,7 @@ def _room(facts: Facts, name: str, folder: Path, mount: str) -> Finding:
     try:
         usage = shutil.disk_usage(folder)
     except OSError as error:
-        return warning(f"{folder} cannot be looked at: {error.strerror}", "look as root")
+        return warning(f"{folder} cannot be looked at: {error.strerror}", "`docker system df`")
     prometheus = Prometheus.find(facts.stack, facts.containers)
     left = fills_in(prometheus, mount) if prometheus else None
     says = f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free for {name}"

@@ -6,8 +6,7 @@ from ops import backup, lock
 from ops.docker import docker, docker_log, last_lines
 from ops.finding import RECENT, Facts, Finding, bad, good, warning
 from ops.images import Images
-from ops.rollout import running
-from ops.stack import SERVICE, Container, State
+from ops.stack import SERVICE, Container, State, running
 
 # From here on they are no accident any more.
 CRASHES = 3
@@ -25,7 +24,7 @@ def never_started(facts: Facts) -> Finding:
 
 def replicas(facts: Facts) -> Finding:
     """As many as wanted, all of them healthy."""
-    found = running(facts.of(SERVICE))
+    found = facts.running(SERVICE)
     ill = [one for one in found if one.state is not State.HEALTHY]
     healthy = len(found) - len(ill)
     says = f"{healthy} of {len(found)} are healthy (API_REPLICAS={facts.stack.wanted})"
@@ -120,7 +119,7 @@ def rollout(facts: Facts) -> Finding:
     holder = lock.holder()
     if holder:
         return good(f"{holder} is under way")
-    found = running(facts.of(SERVICE))
+    found = facts.running(SERVICE)
     images = Images(facts.stack)
     versions = {one.image: images.find(one.image) for one in found}
     names = [image.name if image else key[7:19] for key, image in versions.items()]

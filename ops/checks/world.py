@@ -161,9 +161,7 @@ def ports(facts: Facts) -> Finding:
             socket.create_connection((_endpoint(facts).reached_at, port), timeout=3).close()
         except OSError as error:
             return bad(f"Traefik has {says}, but {port} does not answer: {error}", "`make up`")
-    return good(
-        f"{says} are Traefik's and answer; what a firewall in front does is seen from outside"
-    )
+    return good(f"{says} are Traefik's and answer here; a firewall shows from outside only")
 
 
 def authority(facts: Facts) -> Finding:

@@ -107,6 +107,7 @@ def room(mib: int, replica: int = 128) -> Budget:
         (usage(busy=0.5, requests=50), "nothing to change: there is room to grow, 25%", ""),
         (usage(cores(0.3), cores=8, busy=0.9), "11% of eight cores are busy at most: two", ""),
         (usage(cores(0.3), cores=8, busy=0.9, seconds=1799), "nothing to change: there is", ""),
+        (usage(cores(0.4), busy=1.5), "nothing to change: of 75%, 32% is this stack", ""),
         (usage(cores(0.4), busy=1.9), "95% of two cores are busy, 1.3 with what is not this", ""),
         (usage(API, db(1.2), busy=1.8), "90% of two cores are busy, 1.2 with the database", ""),
         # Replicas.
