@@ -52,8 +52,10 @@ def examine() -> dict[str, Finding]:
     docker.patience = _SECONDS
     try:
         facts = Facts.read()
+    except docker.DockerError as error:
+        return {"docker": bad(str(error), "`make up`")}
     except Refusal as refusal:
-        return {"docker": bad(str(refusal), "`make up`")}
+        return {"settings": bad(str(refusal), "correct it in .env")}
     checks = GOING_LIVE | (RUNNING if facts.containers else {"start": service.never_started})
     return carry_out(checks, facts)
 

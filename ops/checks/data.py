@@ -1,6 +1,7 @@
 """The data: its schema, its database, its copies."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from ops import backup
@@ -116,7 +117,22 @@ def backups(facts: Facts) -> Finding:
             told.append(docker("exec", found[0].id, *command))
         except DockerError as error:
             return bad(str(error), f"`docker compose logs {service}`; it is tried again by itself")
-    return good("; ".join(told))
+    says = "; ".join(told)
+    if wanted == [backup.SERVICE] and is_on_dockers_disk(facts):
+        way_out = "a BACKUP_DIR on another disk, or copies off the machine: RESTIC_REPOSITORY"
+        return warning(f"{says}; on the database's own disk", way_out)
+    return good(says)
+
+
+def is_on_dockers_disk(facts: Facts) -> bool:
+    """Whether backups are lost together with the database; as far as may be looked at."""
+    volumes = facts.stack.service(backup.SERVICE)["volumes"]
+    (kept,) = (one for one in volumes if one["target"] == "/backups")
+    try:
+        root = Path(facts.engine["DockerRootDir"]).stat()
+        return kept["type"] == "volume" or Path(kept["source"]).stat().st_dev == root.st_dev
+    except OSError:
+        return False
 
 
 def _size(count: float) -> str:

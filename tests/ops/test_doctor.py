@@ -6,6 +6,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from email.utils import formatdate
 from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -19,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from host.commands import Refusal
 from ops import docker, doctor, preflight
-from ops.checks import machine, service, world
+from ops.checks import data, machine, service, world
 from ops.finding import Facts, Finding, good
 from ops.stack import Container, Stack, State
 
@@ -143,6 +144,22 @@ def test_a_disk_with_too_little_room_is_bad(facts: Facts, monkeypatch: pytest.Mo
     found = machine.disk(facts)
     assert found.level == "bad"
     assert "GB free for Docker" in found.says
+
+
+@pytest.mark.parametrize(
+    "facts", [{"BACKUP_DIR": "/var"}, {"BACKUP_DIR": "backups"}], indirect=True
+)
+def test_backups_on_the_databases_own_disk_are_seen(facts: Facts) -> None:
+    """Whether in a folder or in a volume."""
+    var = replace(facts, engine={"DockerRootDir": "/var"})
+    assert data.is_on_dockers_disk(var)
+    assert not data.is_on_dockers_disk(replace(facts, engine={"DockerRootDir": "/nowhere"}))
+
+
+@pytest.mark.parametrize("facts", [{"BACKUP_DIR": "/proc"}], indirect=True)
+def test_backups_on_another_disk_are_well(facts: Facts) -> None:
+    """There they survive this one."""
+    assert not data.is_on_dockers_disk(facts)
 
 
 @pytest.fixture

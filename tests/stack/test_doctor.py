@@ -48,6 +48,13 @@ def test_judges_a_machine_before_anything_is_started(stack: Stack) -> None:
     assert "replicas" not in found
 
 
+def test_settings_that_compose_refuses_are_one_line(stack: Stack) -> None:
+    """In its own words."""
+    (found,) = stack.doctor(API_REPLICAS="abc").values()
+    assert found["level"] == "bad"
+    assert '"abc"' in found["says"]
+
+
 def test_an_engine_that_is_away_is_one_line(stack: Stack) -> None:
     """And no traceback."""
     done = stack.run("env", "DOCKER_HOST=unix:///nowhere.sock", "make", "doctor", check=False)
