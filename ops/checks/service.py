@@ -1,9 +1,9 @@
 """The containers: whether what should run does, and stays up."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ops import backup, lock
-from ops.docker import docker, docker_log, last_lines
+from ops.docker import docker, last_lines
 from ops.finding import RECENT, Facts, Finding, bad, good, warning
 from ops.images import Images
 from ops.stack import SERVICE, Container, State, running
@@ -71,7 +71,11 @@ def crashes_in_a_loop(one: Container, now: datetime) -> bool:
 
 def is_recent(one: Container, now: datetime) -> bool:
     """Whether a container was started within the last minutes."""
-    return now - datetime.fromisoformat(one.started[:19] + "+00:00") < RECENT
+    return now - _started(one) < RECENT
+
+
+def _started(one: Container) -> datetime:
+    return datetime.fromisoformat(f"{one.started[:19]}+00:00")
 
 
 def _last_end(one: Container, facts: Facts) -> str:
@@ -80,9 +84,16 @@ def _last_end(one: Container, facts: Facts) -> str:
     if one.state is State.CRASHING:
         said = last_lines(one.id, 1)
         return f"exit code {one.exit_code}" + (f": {said}" if said else "")
-    if one.service == SERVICE and _HUNG in docker_log(one.id, 500):
+    if one.service == SERVICE and _HUNG in _said_before_start(one):
         return "hung and was ended; its log says where every thread stood"
     return "restarted once" if one.restarts == 1 else f"restarted {one.restarts} times"
+
+
+def _said_before_start(one: Container) -> str:
+    """Return what a container said in the seconds before it was last started."""
+    since = _started(one) - timedelta(seconds=15)
+    span = (f"--since={since.isoformat()}", f"--until={one.started}")
+    return docker("logs", *span, one.id, merged=True)
 
 
 def services(facts: Facts) -> Finding:
