@@ -22,6 +22,7 @@ const below = (warning, bad) => (value) => above(-warning, -bad)(-value);
 const within = (value, most) => (value > most ? "bad" : "good");
 const atMost = (most) => `at most ${period(most)}`;
 
+const HEALTHY = 'container_healthy{service="api"}';
 const REQUESTS = 'traefik_service_requests_total{service="api@docker"';
 const RATE = (w) => `sum(rate(${REQUESTS}}[${w}]))`;
 const SHARE = (codes) => (w) =>
@@ -44,10 +45,10 @@ const HOST_DISK = () => "1 - min(node_filesystem_avail_bytes / node_filesystem_s
 export const FIGURES = [
   {
     title: "Replicas up",
-    query: () => 'sum(up{job="api"})',
+    query: () => `(sum(${HEALTHY}) or vector(0)) and on () up{job="containers"} == 1`,
+    other: `count(${HEALTHY}) or vector(0)`,
     show: number,
     level: (up, all) => (up === 0 ? "bad" : up < all ? "warning" : "good"),
-    other: 'count(up{job="api"})',
     note: (all) => `of ${all}`,
   },
   {title: "Requests/s", query: RATE, show: number},
