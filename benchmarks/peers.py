@@ -1,9 +1,11 @@
 """Who is measured."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "peers"
+CORES = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Peer:
     title: str
     proxy: str = "traefik"
     kind: str = "peer"
-    processes: int = 4
+    processes: int = CORES
     scale: int = 1
     url: str = "https://localhost"
 
@@ -35,17 +37,22 @@ class Peer:
         return f"compose.yaml:{overlay}" if overlay.exists() else "compose.yaml"
 
 
-BERTH = Peer("berth", "Berth, 4 replicas", scale=4)
+def berth(replicas: int) -> Peer:
+    """Berth at a scale."""
+    return Peer("berth", f"Berth, {replicas} replicas", processes=replicas, scale=replicas)
+
+
+BERTH = berth(CORES)
 
 PEERS = [
     BERTH,
-    Peer("template", "FastAPI's template: fastapi run, SQLModel"),
-    Peer("nginx-gunicorn", "nginx, gunicorn with 4 uvicorn workers", proxy="nginx"),
-    Peer("caddy-uvicorn", "Caddy, uvicorn --workers 4", proxy="caddy"),
-    Peer("workers-uvicorn", "Berth's Traefik, uvicorn --workers 4", kind="workers"),
-    Peer("workers-fastapi", "Berth's Traefik, fastapi run --workers 4", kind="workers"),
-    Peer("workers-gunicorn", "Berth's Traefik, gunicorn with 4 uvicorn workers", kind="workers"),
-    Peer("workers-berth", "Berth, 1 replica with API_WORKERS=4", kind="workers"),
+    Peer("template", "FastAPI's template: fastapi run, SQLModel", processes=4),
+    Peer("nginx-gunicorn", "nginx, gunicorn with uvicorn workers", proxy="nginx"),
+    Peer("caddy-uvicorn", "Caddy, uvicorn --workers", proxy="caddy"),
+    Peer("workers-uvicorn", "Berth's Traefik, uvicorn --workers", kind="workers"),
+    Peer("workers-fastapi", "Berth's Traefik, fastapi run --workers", kind="workers"),
+    Peer("workers-gunicorn", "Berth's Traefik, gunicorn", kind="workers"),
+    Peer("workers-berth", f"Berth, 1 replica, API_WORKERS={CORES}", kind="workers"),
     Peer(
         "bare",
         "floor: uvicorn and asyncpg, plain HTTP",
@@ -62,8 +69,3 @@ PEERS = [
     ),
     Peer("memory", "floor: Traefik before answers from memory", kind="floor", processes=1),
 ]
-
-
-def berth(replicas: int) -> Peer:
-    """Berth at another scale."""
-    return Peer("berth", f"Berth, {replicas} replicas", processes=replicas, scale=replicas)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.cgroups import Cgroup
-from benchmarks.peers import BERTH, Peer
+from benchmarks.peers import BERTH, CORES, Peer
 from ops.docker import docker, inspect
 
 NAME = "berth-bench"
@@ -58,6 +58,8 @@ class Project:
             "COMPOSE_FILE": self.peer.compose_files,
             "API_IMAGE": APP_IMAGE,
             "API_WORKERS": "1",
+            "PROCESSES": str(self.peer.processes),
+            "TRAEFIK_THREADS": str(max(1, CORES // 3)),
             "DOMAIN": "localhost",
             "BIND_ADDRESS": "127.0.0.1",
             "HTTP_PORT": str(self.http_port),

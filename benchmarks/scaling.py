@@ -15,8 +15,11 @@ POOL = 4
 
 def table(visits: dict[int, Visit]) -> Iterable[str]:
     """Yield a line for each scale that was measured."""
-    yield "| replicas | rows/s | p99 ms | µs proxy | µs api | µs db | µs rest | cores in use |"
-    yield "|---:|---:|---:|---:|---:|---:|---:|---:|"
+    yield (
+        "| replicas | rows/s | p99 ms | µs proxy | µs api | µs db | µs rest | cores in use "
+        "| start s |"
+    )
+    yield "|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     for scale, visit in visits.items():
         if visit.row:
             cpu = visit.cpu_us
@@ -24,7 +27,7 @@ def table(visits: dict[int, Visit]) -> Iterable[str]:
             yield (
                 f"| {scale} | {visit.row.rate:,.0f} | {visit.row.p99_ms:.0f} | {cpu['proxy']:.0f} "
                 f"| {cpu['api']:.0f} | {cpu['db']:.0f} | {cpu['rest']:.0f} "
-                f"| {cores:.2f} of {os.cpu_count()} |"
+                f"| {cores:.2f} of {os.cpu_count()} | {visit.start_seconds:.1f} |"
             )
 
 
@@ -43,22 +46,24 @@ def estimate(cpu_us: dict[str, float]) -> Iterable[str]:
     yield ""
     yield (
         "| cores | rows/s when all are busy | of them Traefik's, api's, db's | processes of api "
-        "| full first |"
+        "| threads of Traefik | full first |"
     )
-    yield "|---:|---:|---|---:|---|"
+    yield "|---:|---:|---|---:|---:|---|"
     for cores in CORES:
         rate = cores * 1e6 / whole
         shares = [cores * cpu_us[name] / whole for name in ("proxy", "api", "db")]
-        processes = ceil(shares[1])
-        with_four = 4 * 1e6 / cpu_us["api"]
-        first = "the cores"
-        if with_four < rate:
-            first = f"four replicas, at {with_four:,.0f}; with {processes} the cores"
+        threads, processes = ceil(shares[0]), ceil(shares[1])
+        limits = {
+            "one thread of Traefik": 1e6 / cpu_us["proxy"],
+            "four replicas": 4e6 / cpu_us["api"],
+        }
+        first = [f"{name}, at {limit:,.0f}" for name, limit in limits.items() if limit < rate]
         if processes * POOL > CONNECTIONS:
             most = CONNECTIONS // POOL
-            first = (
-                f"four replicas, at {with_four:,.0f}; then PostgreSQL's connections, at {most} "
-                f"processes and {most * 1e6 / cpu_us['api']:,.0f}"
-            )
+            full = most * 1e6 / cpu_us["api"]
+            first.append(f"PostgreSQL's connections, at {most} processes and {full:,.0f}")
         split = ", ".join(f"{share:.1f}" for share in shares)
-        yield f"| {cores} | {rate:,.0f} | {split} | {processes} | {first} |"
+        yield (
+            f"| {cores} | {rate:,.0f} | {split} | {processes} | {threads} "
+            f"| {'; then '.join([*first, 'the cores'])} |"
+        )
