@@ -221,7 +221,7 @@ def test_every_alert_has_its_cases_and_says_the_way_out() -> None:
     assert {alert.split()[0] for alert in alerts} == set(CASES)
     for alert in alerts:
         assert re.search(r"labels: {severity: (critical|warning)}", alert)
-        assert re.search(r"annotations:\n +summary: .+\n +description: .+", alert)
+        assert re.search(r"annotations:\n +summary: .+\n +description: .+", alert, re.DOTALL)
 
 
 def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
