@@ -124,10 +124,11 @@ class Server(uvicorn.Server):
         elif self.turn.done():
             self.turn.result()
             if self.beat:
+                # Which has this process drain, too.
                 os.kill(os.getppid(), workers.START_ANEW)
             else:
                 self.starts_anew = True
-            self._drain(f"{requests} requests served")
+                self._drain(f"{requests} requests served")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Uvicorn's own would cut WebSockets at once and wait for the rest without end."""
