@@ -17,9 +17,9 @@ def table(visits: dict[int, Visit]) -> Iterable[str]:
     """Yield a line for each scale that was measured."""
     yield (
         "| replicas | rows/s | p99 ms | µs proxy | µs api | µs db | µs rest | cores in use "
-        "| start s |"
+        "| start s | of its parts |"
     )
-    yield "|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+    yield "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     for scale, visit in visits.items():
         if visit.row:
             cpu = visit.cpu_us
@@ -27,7 +27,8 @@ def table(visits: dict[int, Visit]) -> Iterable[str]:
             yield (
                 f"| {scale} | {visit.row.rate:,.0f} | {visit.row.p99_ms:.0f} | {cpu['proxy']:.0f} "
                 f"| {cpu['api']:.0f} | {cpu['db']:.0f} | {cpu['rest']:.0f} "
-                f"| {cores:.2f} of {os.cpu_count()} | {visit.start_seconds:.1f} |"
+                f"| {cores:.2f} of {os.cpu_count()} | {visit.start_seconds:.1f} "
+                f"| {visit.start_seconds / sum(visit.start_parts.values()):.2f} |"
             )
 
 
