@@ -22,8 +22,7 @@ from app.settings import Settings
 async def main():
     settings, count, end = Settings(), 0, time.monotonic() + 15
     while time.monotonic() < end:
-        await (await log_in(settings, host=settings.database_host, port=5432, user="berth",
-                            database="berth")).close()
+        await (await log_in(settings)).close()
         count += 1
     print(count)
 asyncio.run(main())
