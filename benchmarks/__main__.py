@@ -83,11 +83,8 @@ def report(results: Results, name: str) -> None:
     show(tables.figures(results))
     show(tables.ratios(results))
     show(targets.lines(results))
-    show(
-        scaling.estimate(
-            average([visits[BERTH.name] for visits in results.rounds if BERTH.name in visits])
-        )
-    )
+    if BERTH in results.peers:
+        show(scaling.estimate(results.split(BERTH)))
 
 
 def scale(seconds: float) -> None:
@@ -101,7 +98,8 @@ def scale(seconds: float) -> None:
     progress.end()
     write("scaling.json", as_json({replicas: asdict(v) for replicas, v in visits.items()}))
     show(scaling.table(visits))
-    show(scaling.estimate(average(list(visits.values()))))
+    usual = min(visits, key=lambda replicas: abs(replicas - BERTH.scale))
+    show(scaling.estimate(visits[usual].cpu_us))
 
 
 def prepare(peers: list[Peer]) -> None:
@@ -148,13 +146,6 @@ def number(variable: str, default: float) -> float:
     if value < 1:
         raise Refusal(f"{variable}={given}: give a number, 1 or more")
     return value
-
-
-def average(visits: list[Visit]) -> dict[str, float]:
-    """Return what a row costs, on average over some visits."""
-    return {
-        name: sum(visit.cpu_us[name] for visit in visits) / len(visits) for name in visits[0].cpu_us
-    }
 
 
 def as_json(measured: object) -> str:

@@ -12,7 +12,7 @@ STYLE = "font-family='system-ui, sans-serif' font-size='12' fill='#24292f'"
 def svg(results: Results) -> str:
     """Draw two bars for each peer."""
     rates = {peer: results.median(peer, ROW) or 0.0 for peer in results.peers}
-    splits = {peer: _split(results, peer.name) for peer in results.peers}
+    splits = {peer: results.split(peer) for peer in results.peers}
     most = max(rates.values())
     dearest = max(sum(split.values()) for split in splits.values())
     second = LEFT + BAR + 70
@@ -40,11 +40,6 @@ def svg(results: Results) -> str:
         + "\n".join(parts)
         + "\n</svg>\n"
     )
-
-
-def _split(results: Results, peer: str) -> dict[str, float]:
-    visits = [visits[peer] for visits in results.rounds if peer in visits]
-    return {name: sum(visit.cpu_us[name] for visit in visits) / len(visits) for name in COLOURS}
 
 
 def _text(x: float, y: float, text: str, colour: str = "#24292f") -> str:

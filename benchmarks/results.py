@@ -100,6 +100,11 @@ class Results:
         known = [value for value in found if value is not None]
         return median(known) if known else None
 
+    def split(self, peer: Peer) -> dict[str, float]:
+        """The middle one of the processor times per row, in µs, of each kind of container."""
+        visits = [visits[peer.name] for visits in self.rounds if peer.name in visits]
+        return {part: median(visit.cpu_us[part] for visit in visits) for part in visits[0].cpu_us}
+
     def ratios(self, peer: Peer, figure: Figure) -> list[float]:
         """A peer's figure over Berth's, for each round that has both."""
         found: list[float] = []
