@@ -101,6 +101,7 @@ class Database:
     async def _attempt(self, statement: Statement[T], tries: int) -> T:
         async with self._turns:
             connection = await self._take()
+            self._used += 1
             epoch = self._epoch
             try:
                 return await run(connection, statement)
@@ -120,10 +121,9 @@ class Database:
         while self._idle:
             connection = self._idle.pop()
             if not connection.is_closed():
-                self._used += 1
                 return connection
         try:
-            connection = await log_in(
+            return await log_in(
                 self._settings,
                 server_settings={
                     "application_name": "berth-api",
@@ -134,8 +134,6 @@ class Database:
             raise
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise DatabaseUnavailableError(reason(error)) from error
-        self._used += 1
-        return connection
 
     def _give_back(self, connection: Connection, epoch: int) -> None:
         self._used -= 1

@@ -105,11 +105,11 @@ class Metrics:
             sampling.cancel()
 
     async def _sample(self, database: Database) -> None:
+        self._most.set(self._most_connections)
         while True:
             used, idle = database.connections()
             self._used.set(used)
             self._idle.set(idle)
-            self._most.set(self._most_connections)
             self._active.set(self.active)
             await asyncio.sleep(SAMPLE_SECONDS)
 
