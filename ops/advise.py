@@ -38,7 +38,7 @@ def watched() -> Usage:
     facts = Facts.read()
     if not facts.running(SERVICE):
         raise Refusal("no replica runs yet: `make up` starts the stack")
-    prometheus = Prometheus.find(facts.stack, facts.containers)
+    prometheus = Prometheus.find(facts)
     if prometheus and not wanted:
         return usage.history(facts, prometheus)
     wanted = wanted or _LOOK_SECONDS

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ops.docker import docker
-from ops.stack import Container, Stack, running
+from ops.finding import Facts
 
 SERVICE = "prometheus"
 
@@ -27,10 +27,10 @@ class Prometheus:
     url: str
 
     @classmethod
-    def find(cls, stack: Stack, containers: list[Container]) -> "Prometheus | None":
+    def find(cls, facts: Facts) -> "Prometheus | None":
         """Return the stack's, if its profile is on and it runs."""
-        service = stack.configuration["services"].get(SERVICE)
-        found = [one for one in running(containers) if one.service == SERVICE]
+        service = facts.stack.configuration["services"].get(SERVICE)
+        found = facts.running(SERVICE)
         if not service or not found:
             return None
         options = dict(one.partition("=")[::2] for one in service["command"])

@@ -105,25 +105,28 @@ def memory(facts: Facts) -> Finding:
 def disk(facts: Facts) -> Finding:
     """There is room where Docker and backups keep what they have, and for how long."""
     volumes = facts.stack.configuration["services"].get("backup", {}).get("volumes", [])
-    found = [_room(facts, "Docker", Path(facts.engine["DockerRootDir"]), "/disks/docker")]
+    prometheus = Prometheus.find(facts)
+    root = Path(facts.engine["DockerRootDir"])
+    found = [_room(facts, prometheus, "Docker", root, "/disks/docker")]
     found += [
-        _room(facts, "BACKUP_DIR", Path(one["source"]), "/disks/backups")
+        _room(facts, prometheus, "BACKUP_DIR", Path(one["source"]), "/disks/backups")
         for one in volumes
         if one["target"] == "/backups" and one["type"] == "bind"
     ]
     worst = max(found, key=lambda one: list(Level).index(one.level))
     says = "; ".join(one.says for one in found)
-    if not Prometheus.find(facts.stack, facts.containers):
+    if not prometheus:
         says += "; when it fills, COMPOSE_PROFILES=metrics would tell"
     return Finding(worst.level, says, worst.way_out)
 
 
-def _room(facts: Facts, name: str, folder: Path, mount: str) -> Finding:
+def _room(
+    facts: Facts, prometheus: Prometheus | None, name: str, folder: Path, mount: str
+) -> Finding:
     try:
         usage = shutil.disk_usage(folder)
     except OSError as error:
         return warning(f"{folder} cannot be looked at: {error.strerror}", "`docker system df`")
-    prometheus = Prometheus.find(facts.stack, facts.containers)
     left = fills_in(prometheus, mount) if prometheus else None
     says = f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free for {name}"
     says += f", full on {facts.now + left:%Y-%m-%d} at the last day's pace" if left else ""
@@ -156,7 +159,7 @@ def clock(facts: Facts) -> Finding:
     if error is not None:
         return good(f"kept by NTP, to within {error.total_seconds() * 1000:.0f} ms")
     way_out = "`timedatectl set-ntp true`, or install chrony"
-    server = facts.variable("TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_CASERVER")
+    server = world.directory(facts)
     if facts.stack.domain == world.LOCALHOST:
         return warning("no NTP keeps it right", way_out)
     name = urlsplit(server).hostname

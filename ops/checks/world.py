@@ -24,8 +24,13 @@ _LATE = 1 / 4
 _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - only compared
 
 
+def directory(facts: Facts) -> str:
+    """Return the URL of the authority's ACME directory."""
+    return facts.variable(f"{_ACME}CASERVER")
+
+
 def _authority(facts: Facts) -> str:
-    return urlsplit(facts.variable(f"{_ACME}CASERVER")).hostname or ""
+    return urlsplit(directory(facts)).hostname or ""
 
 
 def _is_public(facts: Facts) -> bool:

@@ -108,7 +108,7 @@ def history(processors: int) -> Iterator[str]:
 def test_a_history_in_prometheus_has_the_answer_that_was_put_in(watched: Stack) -> None:
     """By the very queries that `make advise` and `make doctor` make."""
     facts = Facts.read()
-    prometheus = Prometheus.find(facts.stack, facts.containers)
+    prometheus = Prometheus.find(facts)
     assert prometheus
     assert watched.containers("prometheus")
     poll("the history", lambda: prometheus.query('up{job="containers"} == 1'))
