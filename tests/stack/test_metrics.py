@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,29 +10,11 @@ import pytest
 
 from tests.stack import test_security_containers as security
 from tests.stack.inside import reaches
-from tests.stack.stack import HERE, REPOSITORY, Stack, docker, poll, running_with_ca
+from tests.stack.stack import REPOSITORY, Stack, docker, every_second, poll, running_with_ca
 
 SERVICES = ("prometheus", "alertmanager", "containers", "node", "postgres-exporter")
 JOBS = {"alertmanager", "api", "containers", "node", "postgres", "prometheus", "traefik"}
 COUNT = "http_server_request_duration_seconds_count"
-
-
-def every_second(folder: Path) -> Path:
-    """Copy metrics/, for a Prometheus and an Alertmanager that lose no time."""
-    copy = Path(shutil.copytree(REPOSITORY / "metrics", folder / "metrics"))
-    shutil.copy(HERE / "receiver.py", copy)
-    for name, slow, fast in (
-        ("prometheus.yml", r"(interval|timeout): \d+s", r"\1: 1s"),
-        ("rules.yml", r"for: \d+[smh]", "for: 0s"),
-        ("alertmanager.sh", r"(group_wait|group_interval): \d+\w", r"\1: 1s"),
-    ):
-        file = copy / name
-        text, count = re.subn(slow, fast, file.read_text())
-        assert count, f"{name} has no {slow}"
-        file.write_text(text)
-    for one in (folder, copy):
-        one.chmod(0o755)
-    return copy
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ from tests.stack.stack import (
     Stack,
     copy_of_repository,
     docker,
+    every_second,
     poll,
     printed,
     running_with_ca,
 )
-from tests.stack.test_metrics import every_second
 
 USER = "berth"
 # Width, height and theme.
