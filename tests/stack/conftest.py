@@ -1,5 +1,5 @@
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from cryptography import x509
@@ -46,6 +46,20 @@ def _begin_to_renew(request: pytest.FixtureRequest) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put tests that wait for what began with the session at its end."""
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what a stack looked like when its test failed: it is gone by the time anybody reads."""
+    seen = yield
+    if seen.failed:
+        for stack in (s for s in item.funcargs.values() if isinstance(s, Stack)):
+            last = ("logs", "--no-color", "--timestamps", "--tail=25")
+            looks = "\n".join(stack.compose(*look, check=False) for look in (["ps", "--all"], last))
+            seen.sections.append((f"{stack.project}, when it failed", looks))
+    return seen
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

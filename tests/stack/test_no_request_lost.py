@@ -37,8 +37,11 @@ def under_load(stack: Stack, name: str, event: Event, *, scale: int = 4) -> Load
     stack.up(scale=scale)
     all_answer(stack, scale)
     with steady_load(stack) as load:
-        event(stack, load.mark)
-        settle()
+        try:
+            event(stack, load.mark)
+            settle()
+        finally:
+            print(load.why())
     report.record(name, "Berth", load)
     assert_stored_once(stack, load)
     return load

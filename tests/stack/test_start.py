@@ -5,7 +5,7 @@ from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
-from tests.stack.stack import Stack, copy_of_repository
+from tests.stack.stack import Stack, copy_of_repository, poll, running
 
 QUICK_SECONDS = 30
 
@@ -44,6 +44,20 @@ def test_starting_again_changes_nothing_and_is_quick(stack: Stack) -> None:
             (c["Id"], c["State"]["StartedAt"]) for c in before[service]
         ]
     assert "fine" in stack.logs("migrate").splitlines()[-1]
+
+
+def test_replicas_are_found_though_docker_is_slow_to_tell(tmp_path: Path) -> None:
+    """All turn healthy after Traefik has looked, and before it hears of anything new."""
+    folder = copy_of_repository(tmp_path)
+    settings = folder / "traefik/docker-proxy.cfg"
+    settings.write_text(
+        settings.read_text().replace(
+            "http-request set-query",
+            "http-request pause 8s if { path_end /events }\n    http-request set-query",
+        )
+    )
+    with running("berth-test-slow-events", scale=2, folder=folder) as stack:
+        poll("an answer", stack.answers)
 
 
 def test_failing_migration_leaves_no_replica_running(tmp_path: Path) -> None:
