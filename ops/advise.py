@@ -42,7 +42,8 @@ def watched() -> Usage:
     if prometheus and not wanted:
         return usage.history(facts, prometheus)
     wanted = wanted or _LOOK_SECONDS
-    print(f"looking for {wanted} s; COMPOSE_PROFILES=metrics would know the last hour", flush=True)
+    hint = "" if prometheus else "; COMPOSE_PROFILES=metrics would know the last hour"
+    print(f"looking for {wanted} s{hint}", flush=True)
     return usage.look(facts, wanted)
 
 
