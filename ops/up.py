@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from host.commands import Refusal
 from ops import deploy, lock, preflight, program
-from ops.docker import DockerError, compose, last_lines
+from ops.docker import ROOT, DockerError, compose, docker, last_lines
 from ops.https import Endpoint
 from ops.images import Images, new_tag
 from ops.rollout import Rollout
@@ -16,6 +16,16 @@ from ops.terminal import Terminal
 # On a slow disk, a first database takes its time.
 _WAIT_SECONDS = 180
 _ANSWER_SECONDS = 15
+# What services read from the repository when they start, and never again: Compose mounts it, and
+# sees no difference when it changes. Traefik watches its own; the app is deployed.
+_READ_AT_START = {
+    "docker-proxy": "traefik/docker-proxy.cfg",
+    "backup": "backup/*",
+    "offsite": "backup/*",
+    "prometheus": "metrics/*.yml",
+    "alertmanager": "metrics/alertmanager.sh",
+    "containers": "metrics/containers.py",
+}
 
 
 def up(terminal: Terminal) -> None:
@@ -35,6 +45,7 @@ def up(terminal: Terminal) -> None:
             if is_first:  # and not worth starting again, once its author has changed something
                 images.point_at_nothing()
             raise
+        restart_outdated(stack, terminal)
         endpoint = Endpoint(stack.domain, *stack.published(443))
         with terminal.step(f"asking {endpoint.url}"):
             await_answer(endpoint, terminal)
@@ -107,6 +118,18 @@ def start(stack: Stack, terminal: Terminal) -> None:
                 compose("stop", *sorted(begun))
         said = "\n".join(failed) or unwell(containers) or f"the stack does not start: {refusal}"
         raise Refusal(said) from None
+
+
+def restart_outdated(stack: Stack, terminal: Terminal) -> None:
+    """Start anew what has read files before they were last changed."""
+    for one in running(stack.containers()):
+        if one.service not in _READ_AT_START:
+            continue
+        files = ROOT.glob(_READ_AT_START[one.service])
+        started = datetime.fromisoformat(one.started).timestamp()
+        if any(file.stat().st_ctime > started for file in files):
+            with terminal.step(f"restarting {one.service}, whose files have changed"):
+                docker("restart", one.id)
 
 
 def failed_one_shots(stack: Stack, containers: list[Container]) -> list[str]:

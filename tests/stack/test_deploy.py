@@ -260,6 +260,20 @@ def started(stack: Stack, service: str) -> list[tuple[str, str]]:
     return [(one["Id"], one["State"]["StartedAt"]) for one in stack.containers(service)]
 
 
+def test_starting_restarts_what_has_read_files_that_changed_since(stack: Stack) -> None:
+    """Compose mounts them, and sees no difference; nothing else is touched."""
+    proxy, others = started(stack, "docker-proxy"), ("traefik", "db", "api")
+    before = [started(stack, service) for service in others]
+    with (stack.folder / "traefik/docker-proxy.cfg").open("a") as file:
+        file.write("# changed\n")
+    for changed in (True, False):
+        said = stack.run("make", "up").stdout
+        assert ("restarting docker-proxy, whose files have changed" in said) == changed
+    assert started(stack, "docker-proxy") != proxy
+    assert [started(stack, service) for service in others] == before
+    assert stack.answers()
+
+
 def test_starting_with_a_setting_that_cannot_work_leaves_the_site_up(stack: Stack) -> None:
     """One sentence, and everything that ran still runs."""
     services = ("traefik", "db", "api", "docker-proxy")
