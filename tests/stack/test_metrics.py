@@ -2,19 +2,38 @@
 
 import json
 import re
+import sysconfig
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.stack import pebble
 from tests.stack import test_security_containers as security
 from tests.stack.inside import reaches
-from tests.stack.stack import REPOSITORY, Stack, docker, every_second, poll, running_with_ca
+from tests.stack.stack import (
+    HERE,
+    REPOSITORY,
+    Stack,
+    docker,
+    every_second,
+    poll,
+    running_with_ca,
+)
 
 SERVICES = ("prometheus", "alertmanager", "containers", "node", "postgres-exporter")
 JOBS = {"alertmanager", "api", "containers", "node", "postgres", "prometheus", "traefik"}
+AM = "http://localhost:9093"
 COUNT = "http_server_request_duration_seconds_count"
+# Of an owner who wants mail, with the password in a file.
+MAIL = {
+    "ALERT_EMAIL": "o'owner@example.org",
+    "SMTP_HOST": "pebble:2525",
+    "SMTP_USER": "berth",
+    "SMTP_FROM": "berth@example.org",
+}
 
 
 @pytest.fixture(scope="module")
@@ -208,14 +227,15 @@ def test_who_watches_has_no_more_rights_than_it_needs(watched: Stack, service: s
     assert {mount["Destination"] for mount in container["Mounts"] if mount["RW"]} == own
 
 
-def alertmanager(tmp_path: Path, **settings: str) -> str:
-    """Start Alertmanager by itself with settings; returns what it says, up to its start or end."""
-    keys = tmp_path / "keys"
+@contextmanager
+def alertmanager(folder: Path, *options: str, **settings: str) -> Iterator[str]:
+    """Run Alertmanager by itself with settings until its start or end; yields its container."""
+    keys = folder / "keys"
     keys.mkdir(exist_ok=True)
     variables = [f"--env={name}={value}" for name, value in settings.items()]
     container = docker(
         *("run", "--detach", "--network=none", "--tmpfs=/tmp", "--entrypoint=sh", *variables),
-        *(f"--volume={REPOSITORY}/metrics:/berth:ro", f"--volume={keys}:/keys:ro"),
+        *(f"--volume={every_second(folder)}:/berth:ro", f"--volume={keys}:/keys:ro", *options),
         *("prom/alertmanager:v0.33.1", "/berth/alertmanager.sh"),
     )
     try:
@@ -226,27 +246,49 @@ def alertmanager(tmp_path: Path, **settings: str) -> str:
                 or docker("inspect", "--format={{.State.Status}}", container) == "exited"
             ),
         )
-        said = docker("logs", container)
-        if "Listening on" in said:
-            said += docker("exec", container, "cat", "/tmp/alertmanager.yml")  # noqa: S108
-        return said
+        yield container
     finally:
         docker("rm", "--force", "--volumes", container)
 
 
-def test_alerts_go_by_mail_and_to_the_address_in_a_file(tmp_path: Path) -> None:
-    """Alertmanager takes the configuration, and secrets stay in their files."""
-    tmp_path.chmod(0o755)
+def mails(server: str) -> list[dict[str, Any]]:
+    """Return what a server of mail was sent."""
+    lines = docker("logs", server).splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def test_an_alert_arrives_by_mail(tmp_path: Path) -> None:
+    """Encrypted, from a server whose certificate verifies, and only with the password."""
+    authority = pebble.prepare(tmp_path / "tls", certificate_seconds=3600)
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys/smtp-password").write_text("secret\n")
+    own = ("--add-host=pebble:127.0.0.1", f"--volume={authority}:/ca.pem:ro")
+    mail = ("--detach", "--env=PYTHONPATH=/site", f"--volume={HERE}/mail.py:/mail.py:ro")
+    site = f"--volume={sysconfig.get_path('purelib')}:/site:ro"
+    tls = f"--volume={authority.parent}:/tls:ro"
+    image = ("python:3.14.8-slim", "python", "/mail.py", "/tls/pebble.pem", "/tls/pebble-key.pem")
+    with alertmanager(tmp_path, *own, SSL_CERT_FILE="/ca.pem", **MAIL) as container:
+        server = docker("run", f"--network=container:{container}", *mail, site, tls, *image)
+        try:
+            alert = "alertname=DiskFull", "--annotation=summary=the disk is full"
+            docker("exec", container, "amtool", "alert", "add", *alert, f"--alertmanager.url={AM}")
+            (told,) = poll("the mail", lambda: mails(server))
+        finally:
+            docker("rm", "--force", server)
+    assert told["from"] == "berth@example.org"
+    assert told["to"] == ["o'owner@example.org"]
+    assert "DiskFull" in told["subject"]
+
+
+def test_an_address_in_a_file_stays_there(tmp_path: Path) -> None:
+    """Alertmanager takes the configuration, which names the files of what is secret."""
     keys = tmp_path / "keys"
     keys.mkdir()
     (keys / "webhook").write_text("https://example.org/secret\n")
     (keys / "smtp-password").write_text("secret\n")
-    said = alertmanager(
-        tmp_path,
-        ALERT_EMAIL="o'owner@example.org",
-        SMTP_HOST="mail.example.org:587",
-        SMTP_USER="berth",
-    )
+    with alertmanager(tmp_path, **MAIL) as container:
+        said = docker("logs", container)
+        said += docker("exec", container, "cat", "/tmp/alertmanager.yml")  # noqa: S108
     assert "Listening on" in said
     assert "url_file: /keys/webhook" in said
     assert "to: 'o''owner@example.org'" in said
@@ -266,8 +308,8 @@ def test_what_cannot_be_delivered_is_said(
     settings: dict[str, str], sentence: str, tmp_path: Path
 ) -> None:
     """With nobody to tell it starts nevertheless; with half of the settings it does not."""
-    tmp_path.chmod(0o755)
-    said = alertmanager(tmp_path, **settings)
+    with alertmanager(tmp_path, **settings) as container:
+        said = docker("logs", container)
     assert sentence in said
     assert ("Listening on" in said) == (not settings)
 
