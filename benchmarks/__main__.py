@@ -74,7 +74,7 @@ def compare(peers: list[Peer], rounds: int, seconds: float) -> None:
 
 def report(results: Results, name: str) -> None:
     """Write and print what was measured, if there is Berth to compare with."""
-    if not any(BERTH.name in visits for visits in results.rounds):
+    if BERTH not in results.peers:
         return
     write(
         f"{name}.json", as_json([asdict(v) for visits in results.rounds for v in visits.values()])
@@ -83,8 +83,7 @@ def report(results: Results, name: str) -> None:
     show(tables.figures(results))
     show(tables.ratios(results))
     show(targets.lines(results))
-    if BERTH in results.peers:
-        show(scaling.estimate(results.split(BERTH)))
+    show(scaling.estimate(results.split(BERTH)))
 
 
 def scale(seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -35,7 +36,7 @@ class Container:
     state: State
     exit_code: int
     restarts: int
-    started: str
+    started: datetime
     out_of_memory: bool
     complaint: str  # what its last health check said, to end a sentence with
 
@@ -53,7 +54,7 @@ class Container:
             state=_state(found["State"]),
             exit_code=found["State"]["ExitCode"],
             restarts=found["RestartCount"],
-            started=found["State"]["StartedAt"],
+            started=datetime.fromisoformat(found["State"]["StartedAt"]),
             out_of_memory=found["State"]["OOMKilled"],
             complaint=_complaint(found["State"]),
         )

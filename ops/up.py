@@ -126,8 +126,7 @@ def restart_outdated(stack: Stack, terminal: Terminal) -> None:
         if one.service not in _READ_AT_START:
             continue
         files = ROOT.glob(_READ_AT_START[one.service])
-        started = datetime.fromisoformat(one.started).timestamp()
-        if any(file.stat().st_ctime > started for file in files):
+        if any(file.stat().st_ctime > one.started.timestamp() for file in files):
             with terminal.step(f"restarting {one.service}, whose files have changed"):
                 docker("restart", one.id)
 

@@ -71,11 +71,7 @@ def crashes_in_a_loop(one: Container, now: datetime) -> bool:
 
 def is_recent(one: Container, now: datetime) -> bool:
     """Whether a container was started within the last minutes."""
-    return now - _started(one) < RECENT
-
-
-def _started(one: Container) -> datetime:
-    return datetime.fromisoformat(f"{one.started[:19]}+00:00")
+    return now - one.started < RECENT
 
 
 def _last_end(one: Container, facts: Facts) -> str:
@@ -91,8 +87,8 @@ def _last_end(one: Container, facts: Facts) -> str:
 
 def _said_before_start(one: Container) -> str:
     """Return what a container said in the seconds before it was last started."""
-    since = _started(one) - timedelta(seconds=15)
-    span = (f"--since={since.isoformat()}", f"--until={one.started}")
+    since = one.started - timedelta(seconds=15)
+    span = (f"--since={since.isoformat()}", f"--until={one.started.isoformat()}")
     return docker("logs", *span, one.id, merged=True)
 
 

@@ -225,7 +225,7 @@ def replica(number: int, state: State, complaint: str = "") -> Container:
         state=state,
         exit_code=0,
         restarts=0,
-        started="2026-11-21T00:00:00",
+        started=NOW - datetime.timedelta(days=1),
         out_of_memory=False,
         complaint=complaint,
     )

@@ -50,12 +50,10 @@ def test_replicas_are_found_though_docker_is_slow_to_tell(tmp_path: Path) -> Non
     """All turn healthy after Traefik has looked, and before it hears of anything new."""
     folder = copy_of_repository(tmp_path)
     settings = folder / "traefik/docker-proxy.cfg"
-    settings.write_text(
-        settings.read_text().replace(
-            "http-request set-query",
-            "http-request pause 8s if { path_end /events }\n    http-request set-query",
-        )
-    )
+    before, backend, after = settings.read_text().partition("default_backend docker\n")
+    assert backend
+    late = "http-request pause 8s if { path_end /events }\n    "
+    settings.write_text(before + late + backend + after)
     with running("berth-test-slow-events", scale=2, folder=folder) as stack:
         poll("an answer", stack.answers)
 
