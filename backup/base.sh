@@ -8,22 +8,21 @@ exec 9> /tmp/lock
 flock 9
 
 if [[ ${ANEW:-} == yes ]]; then
-    # Without the name of its database, nothing begins as long as there is a slot.
-    rm -f $root/system
-    until [[ $(sql "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'backup'") == 0 ]]; do
-        sql "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'backup'" > /dev/null
-        sql "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
-            WHERE slot_name = 'backup' AND NOT active" > /dev/null
+    # The stream begins anew: it alone makes and drops the slot.
+    touch /tmp/anew
+    for ((tries = 0; tries < 300; tries++)); do
+        [[ -e /tmp/anew || ! -s /tmp/history ]] || break
+        [[ ! -e /tmp/anew ]] || sql "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+            WHERE slot_name = 'backup'" > /dev/null || true
         sleep 0.1
     done
-    for ((tries = 0; tries < 100; tries++)); do
-        [[ ! -s $root/system || ! -s /tmp/history ]] || break
-        sleep 0.1
-    done
+    rm -f /tmp/anew
 fi
 history=$(cat /tmp/history 2> /dev/null) || fail 'the log is not being copied yet'
+[[ -n $history ]] || fail 'the log is not being copied yet'
 staging=$history/unfinished
 rm -rf "$staging"
+trap 'rm -rf "$staging"' EXIT
 
 take() {
     PGOPTIONS='-c client_min_messages=warning' pg_basebackup --pgdata="$staging" \
@@ -40,18 +39,19 @@ if [[ -n $set ]] && (($(age "${set##*/}") < FULL_DAYS * 86400)); then
         rm -rf "$staging"
     fi
 fi
-if [[ $kind == full ]] && ! take; then
-    rm -rf "$staging"
-    exit 1
-fi
+[[ $kind == incremental ]] || take
 
 # It is worth nothing without the log that was written meanwhile.
 end=$(sql 'SELECT pg_current_wal_lsn()')
-for ((tries = 0; ; tries++)); do
-    [[ $(sql "SELECT write_lsn >= '$end' FROM pg_stat_replication WHERE application_name = 'backup'") != t ]] || break
-    ((tries < 600)) || fail 'the log that belongs to the base backup does not arrive'
+arrived() {
+    [[ $(cat /tmp/history 2> /dev/null) == "$history" ]] || return 1
+    [[ $(sql "SELECT write_lsn >= '$end' FROM pg_stat_replication WHERE application_name = 'backup'") == t ]]
+}
+for ((tries = 0; tries < 600; tries++)); do
+    ! arrived || break
     sleep 0.1
 done
+arrived || fail 'the log that belongs to the base backup does not arrive'
 
 name=$(now)
 [[ $kind == incremental ]] || set=$history/base/$name
@@ -70,10 +70,10 @@ for ((i = 0; i + 1 < ${#sets[@]}; i++)); do
     echo "forgot the backups of ${sets[i]##*/}"
 done
 for old in "$root/$(< $root/system)"/*; do
-    first=$(find "$old/base" -mindepth 2 -maxdepth 2 -type d | sort | head -n 1)
+    first=$(find "$old/base" -mindepth 2 -maxdepth 2 -type d 2> /dev/null | sort | head -n 1) || first=''
     if [[ -n $first ]]; then
         pg_archivecleanup "$old/wal" "$(sed -n 's/^START WAL LOCATION: .*(file \(.*\))$/\1/p' "$first/backup_label")"
-    elif [[ $old != "$history" ]]; then
+    elif [[ $old < $history ]]; then
         rm -rf "$old"
     fi
 done

@@ -65,7 +65,9 @@ find_history() {
     ) || fail 'the database does not answer'
     slot=$(sql "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'backup'") \
         || fail 'the database does not answer'
-    if [[ -s $root/system ]]; then
+    if [[ -e /tmp/anew ]]; then
+        history=''
+    elif [[ -s $root/system ]]; then
         [[ $(< $root/system) == "$system" ]] || fail "BACKUP_DIR holds the backups of another" \
             "database: \`make restore\` brings that back, \`make backup ANEW=yes\` begins with this one"
         history=$(find "$root/$system" -mindepth 1 -maxdepth 1 -type d | sort | tail -n 1)
@@ -75,16 +77,19 @@ find_history() {
     fi
     if [[ -z $history || -z $slot || $slot == lost || $(< "$history/timeline") != "$timeline" ]]; then
         history=$root/$system/$(now)
+        { mkdir -p "$root/$system" && mkdir "$history"; } || fail 'BACKUP_DIR cannot be written to'
         {
-            mkdir -p "$history/wal" "$history/base" \
+            mkdir "$history/wal" "$history/base" \
                 && echo "$timeline" > "$history/timeline" \
                 && echo "$system" > $root/system.new \
-                && mv $root/system.new $root/system
-        } || fail 'BACKUP_DIR cannot be written to'
-        if [[ -n $slot ]]; then
-            sql "SELECT pg_drop_replication_slot('backup')" > /dev/null || exit 1
-        fi
-        sql "SELECT pg_create_physical_replication_slot('backup', true)" > /dev/null || exit 1
+                && mv $root/system.new $root/system \
+                && { [[ -z $slot ]] || sql "SELECT pg_drop_replication_slot('backup')"; } \
+                && sql "SELECT pg_create_physical_replication_slot('backup', true)"
+        } > /dev/null || {
+            rm -rf "$history"
+            exit 1
+        }
+        rm -f /tmp/anew
     fi
     echo "$history"
 }

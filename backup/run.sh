@@ -30,13 +30,13 @@ note() {
     local history received
     while sleep 5; do
         ((SECONDS % 60 >= 5)) || sql 'SELECT pg_current_xact_id()' > /dev/null 2>&1 || true
+        history=$(cat /tmp/history 2> /dev/null) || continue
         received=$(sql "SELECT write_lsn FROM pg_stat_replication
             WHERE application_name = 'backup' AND state = 'streaming'" 2> /dev/null) || continue
-        [[ -n $received && -s /tmp/history ]] || continue
+        [[ -n $received && $(cat /tmp/history 2> /dev/null) == "$history" ]] || continue
         wait_for_copy "$SYNCHRONOUS" || true
-        history=$(< /tmp/history)
-        { echo "$received" > "$history/received.new"; } 2> /dev/null || continue
-        mv "$history/received.new" "$history/received"
+        { echo "$received" > "$history/received.new" && mv "$history/received.new" "$history/received"; } \
+            2> /dev/null || true
     done
 }
 
@@ -75,10 +75,12 @@ tell() {
 }
 
 schedule() {
-    local newest
+    local history newest
     while sleep 2; do
-        [[ -s /tmp/history ]] || continue
-        newest=$(find "$(< /tmp/history)/base" -mindepth 2 -maxdepth 2 -type d -printf '%f\n' | sort | tail -n 1)
+        # Either may be gone between two looks: a lost connection, a disk that is taken away.
+        history=$(cat /tmp/history 2> /dev/null) || continue
+        newest=$(find "$history/base" -mindepth 2 -maxdepth 2 -type d -printf '%f\n' 2> /dev/null | sort | tail -n 1) \
+            || continue
         if [[ -z $newest ]] || (($(age "$newest") >= EVERY_HOURS * 3600)); then
             bash /berth/attempt.sh base || { sleep 30; continue; }
         fi

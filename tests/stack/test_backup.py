@@ -166,6 +166,21 @@ def test_an_empty_disk_where_backups_were_raises_the_alarm(cramped: Stack) -> No
         poll("the alarm's end", lambda: alarm(cramped) == "")
     assert not writer.refused
     cramped.run("make", "verify-backup")
+    assert len(inside(cramped, "ls -d /backups/[0-9]*/*").split()) == 1
+
+
+def test_a_base_backup_spares_a_younger_stretch_of_the_log(cramped: Stack) -> None:
+    """One that was begun meanwhile has no base backup yet; an old one without is of no use."""
+    made = "/backups/$(cat /backups/system)"
+    old, young = "20010101T000000Z", "29990101T000000Z"
+    inside(cramped, f"mkdir -p {made}/{old}/base {made}/{young}/base")
+    try:
+        cramped.run("make", "backup")
+        found = inside(cramped, f"ls {made}").split()
+    finally:
+        inside(cramped, f"rm -rf {made}/{old} {made}/{young}")
+    assert young in found
+    assert old not in found
 
 
 def destroy_database(stack: Stack) -> float:
