@@ -5,6 +5,7 @@ It runs as it is in tests/app, and by tests/stack/compose.faults.yaml in a stack
 
 import asyncio
 import ctypes
+import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -16,6 +17,8 @@ from fastapi.responses import StreamingResponse
 from app import main, recycling, server, workers
 from app.database import Database, get_database
 from app.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 FOREVER = 3600
 
@@ -30,6 +33,7 @@ async def where(request: Request) -> dict[str, str | None]:
 
 @router.get("/sleep/{seconds}")
 async def sleep(seconds: float) -> float:
+    logger.debug("begun")
     await asyncio.sleep(seconds)
     return seconds
 
@@ -37,6 +41,7 @@ async def sleep(seconds: float) -> float:
 @router.get("/stream/{seconds}")
 async def stream(seconds: float) -> StreamingResponse:
     async def parts() -> AsyncIterator[str]:
+        logger.debug("begun")
         for part in range(10):
             yield f"{part}"
             await asyncio.sleep(seconds / 10)
@@ -93,6 +98,7 @@ async def memory() -> None:
 
 @router.get("/block")
 async def block() -> None:
+    logger.debug("begun")
     time.sleep(FOREVER)  # noqa: ASYNC251 - the loop stands still
 
 

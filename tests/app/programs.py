@@ -59,7 +59,7 @@ class Server:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module],
                 cwd=ROOT,
-                env=os.environ | environment | settings | ports,
+                env=os.environ | {"LOG_LEVEL": "debug"} | environment | settings | ports,
                 stdout=output,
                 stderr=output,
             )
@@ -86,6 +86,10 @@ class Server:
 
     def get(self, path: str) -> requests.Response:
         return requests.get(self.url + path, timeout=10)
+
+    def await_begun(self) -> None:
+        """Return once the server works on a request of tests.faults that takes its time."""
+        eventually(lambda: "begun" in self.output(), "the request has begun")
 
     def post(self, path: str, body: object) -> requests.Response:
         return requests.post(self.url + path, json=body, timeout=10)

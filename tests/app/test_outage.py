@@ -121,7 +121,7 @@ def test_a_statement_that_waits_too_long_is_503_too(
         held = holder.submit(
             postgres.sql,
             migrated["DATABASE_NAME"],
-            "BEGIN; LOCK TABLE items; SELECT pg_sleep(2.5)",
+            "BEGIN; LOCK TABLE items; SELECT pg_sleep(5)",
         )
         eventually(lambda: _locked(postgres), "locked")
         answer = api.get("/items")

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_draining_workers_lose_no_request(server: Server) -> None:
     with ThreadPoolExecutor() as pool:
         slow = pool.submit(server.get, "/sleep/2")
         clients = [pool.submit(client) for _ in range(3)]
-        time.sleep(0.3)
+        server.await_begun()
         server.drain()
         time.sleep(0.7)
         proxy_noticed.set()
@@ -63,9 +64,9 @@ def test_the_port_is_closed_while_a_worker_finishes(server: Server) -> None:
         server.terminate()
         eventually(lambda: not _listens(server), "the listener closes")
         websocket.send("still here")
-        assert websocket.recv(timeout=2) == "still here"
+        assert websocket.recv(timeout=5) == "still here"
         assert not _listens(server)
-    assert server.exit_code(3) == 0
+    assert server.exit_code() == 0
 
 
 @pytest.mark.parametrize("fault", ["block", "freeze"])
@@ -97,8 +98,9 @@ def test_a_worker_that_cannot_stay_up_ends_the_container(server: Server) -> None
     """Docker's restart policy backs off and counts; a loop in here would hide the crash."""
     deadline = time.monotonic() + 10
     while server.process.poll() is None and time.monotonic() < deadline:
-        for worker in _serving(server):
-            os.kill(worker, signal.SIGKILL)
+        for worker in _children(server):
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
     assert server.exit_code() == 137
     assert "soon after its start: ending all" in server.output()
 
@@ -109,16 +111,17 @@ def test_workers_that_cannot_start_end_the_container(migrated: Environment, log:
         eventually(lambda: "waiting for the database" in server.output(), "waiting")
         assert not _listens(server)
         server.terminate()
-        assert server.exit_code(1) == 143
+        assert server.exit_code() == 143
 
 
 def test_a_second_signal_ends_every_worker_at_once(server: Server) -> None:
     """As it does a single process."""
     with ThreadPoolExecutor() as pool:
-        pool.submit(server.get, "/sleep/8")
+        pool.submit(server.get, "/sleep/20")
+        server.await_begun()
         server.drain()
         server.terminate()
-        assert server.exit_code(1) == 143
+        assert server.exit_code() == 143
 
 
 def test_workers_do_not_outlive_their_parent(server: Server) -> None:
@@ -154,8 +157,15 @@ def _serving(server: Server) -> set[int]:
 def _block_one(server: Server) -> int:
     with pytest.raises(requests.Timeout):
         requests.get(f"{server.url}/block", timeout=0.3)
-    alive = _serving(server)
-    (blocked,) = _children(server) - alive
+    server.await_begun()
+    children, alive = _children(server), set[int]()
+
+    def others_answered() -> bool:
+        alive.update(_serving(server))
+        return len(children & alive) == COUNT - 1
+
+    eventually(others_answered, "an answer of each of the others")
+    (blocked,) = children - alive
     return blocked
 
 

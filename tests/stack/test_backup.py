@@ -119,7 +119,15 @@ def test_a_flipped_byte_in_the_log_is_found_and_named(kept: Stack) -> None:
         pass
     at = int(psql(kept, "SELECT file_offset FROM pg_walfile_name_offset(pg_current_wal_lsn())"))
     with writing(kept, "later"):
-        time.sleep(6)
+        written = psql(kept, "SELECT pg_current_wal_lsn()")
+        noted = "SELECT '{}' > pg_lsn '{}'"
+        poll(
+            "the note of how far it was received",
+            lambda: (
+                psql(kept, noted.format(inside(kept, "cat $(< /tmp/history)/received"), written))
+                == "t"
+            ),
+        )
     flip(kept, segment, at + 30)
     done = kept.run("make", "verify-backup", check=False)
     assert done.returncode != 0

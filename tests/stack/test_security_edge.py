@@ -41,7 +41,7 @@ def send(stack: Stack, request: bytes) -> bytes:
     context = ssl._create_unverified_context()  # noqa: S323, SLF001 - not the matter here
     raw = socket.create_connection(("127.0.0.1", stack.https_port), timeout=5)
     with closing(raw), context.wrap_socket(raw, server_hostname=stack.domain) as connection:
-        connection.settimeout(1.5)
+        connection.settimeout(5)
         received = b""
         try:
             connection.sendall(request)
@@ -267,13 +267,14 @@ def test_requests_above_the_rate_get_429(edge: Stack) -> None:
     edge.compose("up", "--detach", "--wait", "--no-deps", "--no-recreate", "--scale=api=2", "api")
     edge.compose("up", "--detach", "--wait", "--no-deps", "traefik")
     poll("the rate limit", edge.answers)
+    began = time.monotonic()
     with edge.session() as session, ThreadPoolExecutor(16) as clients:
         answers = list(
             clients.map(lambda _: session.get(edge.url("/livez"), timeout=5), range(300))
         )
         codes = Counter(answer.status_code for answer in answers)
         assert set(codes) == {200, 429}
-        assert 40 <= codes[200] < 120
+        assert 40 <= codes[200] <= 41 + 20 * (time.monotonic() - began)
         assert {a.headers["Retry-After"] for a in answers if a.status_code != OK} == {"1"}
         elsewhere = attack(
             edge,
