@@ -1,7 +1,6 @@
 """The containers: one project, and so the same data, for every peer in turn."""
 
 import json
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 from benchmarks.cgroups import Cgroup
 from benchmarks.peers import BERTH, CORES, Peer
 from ops.docker import docker, inspect
+from tests.ports import free_port
 
 NAME = "berth-bench"
 APP_IMAGE = f"{NAME}-api:current"
@@ -24,13 +24,6 @@ SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
 VACUUM ANALYZE items;
 CHECKPOINT;
 """
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

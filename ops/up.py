@@ -149,13 +149,18 @@ def unwell(containers: list[Container]) -> str:
     return ""
 
 
-def await_answer(endpoint: Endpoint, terminal: Terminal) -> None:
+def await_answer(endpoint: Endpoint, terminal: Terminal, seconds: float = _ANSWER_SECONDS) -> None:
     """Return once a replica answers through Traefik.
+
+    Args:
+        endpoint: Where.
+        terminal: Who may give it up.
+        seconds: How long that may take.
 
     Raises:
         Refusal: None does.
     """
-    deadline = time.monotonic() + _ANSWER_SECONDS
+    deadline = time.monotonic() + seconds
     while (status := endpoint.status("/readyz")) != 200:
         if time.monotonic() > deadline:
             answer = f"answers {status}" if status else "does not answer"

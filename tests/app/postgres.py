@@ -1,10 +1,11 @@
 import os
 import re
-import socket
 import subprocess
 import time
 import uuid
 from pathlib import Path
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 PASSWORD = "only-for-this-test"
@@ -14,13 +15,6 @@ def image() -> str:
     """The one that the stack runs on, so that both are tested with the same server."""
     pinned = re.search(r"\$\{POSTGRES_IMAGE:-(.+?)\}", (ROOT / "compose.yaml").read_text())
     return os.environ.get("POSTGRES_IMAGE") or (pinned.group(1) if pinned else "postgres:18")
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def docker(*command: str, timeout: float = 60) -> str:

@@ -12,7 +12,8 @@ from typing import Self
 
 import requests
 
-from tests.app.postgres import ROOT, free_port
+from tests.app.postgres import ROOT
+from tests.ports import free_port
 
 Environment = dict[str, str]
 

@@ -8,8 +8,8 @@ import requests
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.app.postgres import free_port
 from tests.app.programs import Environment, Server, eventually
+from tests.ports import free_port
 
 SLOW = "tests.faults"
 

@@ -12,8 +12,8 @@ import pytest
 import requests
 from websockets.sync.client import connect
 
-from tests.app.postgres import free_port
 from tests.app.programs import Environment, Server, eventually
+from tests.ports import free_port
 
 COUNT = 3
 

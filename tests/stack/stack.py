@@ -18,6 +18,7 @@ import requests
 from cryptography import x509
 from requests.adapters import HTTPAdapter
 
+from tests.ports import free_port
 from tests.stack import pebble
 
 HERE = Path(__file__).parent
@@ -39,14 +40,6 @@ def poll(what: str, probe: Callable[[], T | None], *, seconds: float = 30) -> T:
             return answer
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
         time.sleep(0.1)
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def copy_of_repository(to: Path) -> Path:

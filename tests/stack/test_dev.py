@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from tests.stack.stack import Stack, copy_of_repository, free_port, poll
+from tests.ports import free_port
+from tests.stack.stack import Stack, copy_of_repository, poll
 
 
 @pytest.fixture(scope="module")
