@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -100,6 +101,14 @@ class Server:
         answer = requests.get(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10)
         lines = (line for line in answer.text.splitlines() if not line.startswith("#"))
         return {name: float(value) for name, _, value in (one.rpartition(" ") for one in lines)}
+
+    def listens(self) -> bool:
+        """Whether a connection is accepted, by whichever process."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+        except ConnectionRefusedError:
+            return False
+        return True
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)

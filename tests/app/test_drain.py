@@ -79,7 +79,7 @@ def test_a_websocket_goes_on_until_it_ends(migrated: Environment, log: Path) -> 
         server.ready()
         with connect(f"ws://127.0.0.1:{server.port}/echo") as websocket:
             server.terminate()
-            eventually(lambda: not _listens(server), "the listener closes")
+            eventually(lambda: not server.listens(), "the listener closes")
             for text in ("still", "there"):
                 websocket.send(text)
                 assert websocket.recv(timeout=5) == text
@@ -136,11 +136,3 @@ def test_a_hung_server_says_where_it_hangs_when_it_is_aborted(
         assert server.exit_code() == -signal.SIGABRT
         assert "Fatal Python error: Aborted" in server.output()
         assert "in block" in server.output()
-
-
-def _listens(server: Server) -> bool:
-    try:
-        server.get("/livez")
-    except requests.ConnectionError:
-        return False
-    return True

@@ -62,10 +62,10 @@ def test_the_port_is_closed_while_a_worker_finishes(server: Server) -> None:
     """A connection to a replica on its way out is refused, and never waits for nobody."""
     with connect(f"ws://127.0.0.1:{server.port}/echo") as websocket:
         server.terminate()
-        eventually(lambda: not _listens(server), "the listener closes")
+        eventually(lambda: not server.listens(), "the listener closes")
         websocket.send("still here")
         assert websocket.recv(timeout=5) == "still here"
-        assert not _listens(server)
+        assert not server.listens()
     assert server.exit_code() == 0
 
 
@@ -109,7 +109,7 @@ def test_workers_that_cannot_start_end_the_container(migrated: Environment, log:
     """With their own exit code; until one has started, the port is closed."""
     with _server(migrated, log, DATABASE_PORT=str(free_port())) as server:
         eventually(lambda: "waiting for the database" in server.output(), "waiting")
-        assert not _listens(server)
+        assert not server.listens()
         server.terminate()
         assert server.exit_code() == 143
 
@@ -127,7 +127,7 @@ def test_a_second_signal_ends_every_worker_at_once(server: Server) -> None:
 def test_workers_do_not_outlive_their_parent(server: Server) -> None:
     """Nobody would ever stop them."""
     server.process.kill()
-    eventually(lambda: not _listens(server), "all ended", 5)
+    eventually(lambda: not server.listens(), "all ended", 5)
 
 
 def _server(environment: Environment, log: Path, **settings: str) -> Server:
@@ -172,11 +172,3 @@ def _block_one(server: Server) -> int:
 def _children(server: Server) -> set[int]:
     pid = server.process.pid
     return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
-
-
-def _listens(server: Server) -> bool:
-    try:
-        server.get("/livez")
-    except requests.ConnectionError:
-        return False
-    return True
