@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import random
+import socket
 import ssl
 import threading
 import time
@@ -139,8 +140,14 @@ def _await_steady(load: Load, thread: threading.Thread) -> None:
 
 async def _send(stack: Stack, load: Load, rate: int, ended: threading.Event) -> None:
     trust = ssl.create_default_context(cafile=str(stack.root))
-    kept = aiohttp.TCPConnector(limit=KEPT_ALIVE * 8, ssl=trust)
-    fresh = aiohttp.TCPConnector(limit=0, force_close=True, ssl=trust)
+    opened: list[socket.socket] = []
+
+    def open_one(address: aiohttp.AddrInfoType) -> socket.socket:
+        opened.append(socket.socket(*address[:3]))
+        return opened[-1]
+
+    kept = aiohttp.TCPConnector(limit=KEPT_ALIVE * 8, ssl=trust, socket_factory=open_one)
+    fresh = aiohttp.TCPConnector(limit=0, force_close=True, ssl=trust, socket_factory=open_one)
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
     chance = random.Random(7)  # noqa: S311 - the same mix every time
     async with (
@@ -155,7 +162,7 @@ async def _send(stack: Stack, load: Load, rate: int, ended: threading.Event) -> 
             due = start + number / rate
             await asyncio.sleep(due - time.monotonic())
             if ended.is_set():
-                return
+                break
             session = on_fresh if chance.random() < 0.1 else on_kept
             kind = chance.random()
             if kind < 0.2:
@@ -164,6 +171,10 @@ async def _send(stack: Stack, load: Load, rate: int, ended: threading.Event) -> 
                 tasks.create_task(sender.get(session, due, "/sleep/0.3"))
             else:
                 tasks.create_task(sender.get(session, due, f"/items/{sender.some_id(chance)}"))
+    # TLS takes a moment to say goodbye, and the event loop must not end before.
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while any(one.fileno() != -1 for one in opened):  # noqa: ASYNC110 - no event says so
+            await asyncio.sleep(0.01)
 
 
 class _Sender:
