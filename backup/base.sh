@@ -11,15 +11,17 @@ if [[ ${ANEW:-} == yes ]]; then
     # The stream begins anew: it alone makes and drops the slot.
     touch /tmp/anew
     for ((tries = 0; tries < 300; tries++)); do
-        [[ -e /tmp/anew || ! -s /tmp/history ]] || break
-        [[ ! -e /tmp/anew ]] || sql "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
-            WHERE slot_name = 'backup'" > /dev/null || true
+        if [[ -e /tmp/anew ]]; then
+            sql "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+                WHERE slot_name = 'backup'" > /dev/null || true
+        elif present_history > /dev/null; then
+            break
+        fi
         sleep 0.1
     done
     rm -f /tmp/anew
 fi
-history=$(cat /tmp/history 2> /dev/null) || fail 'the log is not being copied yet'
-[[ -n $history ]] || fail 'the log is not being copied yet'
+history=$(present_history) || fail 'the log is not being copied yet'
 staging=$history/unfinished
 rm -rf "$staging"
 trap 'rm -rf "$staging"' EXIT
@@ -44,14 +46,14 @@ fi
 # It is worth nothing without the log that was written meanwhile.
 end=$(sql 'SELECT pg_current_wal_lsn()')
 arrived() {
-    [[ $(cat /tmp/history 2> /dev/null) == "$history" ]] || return 1
+    [[ $(present_history) == "$history" ]] || return 1
     [[ $(sql "SELECT write_lsn >= '$end' FROM pg_stat_replication WHERE application_name = 'backup'") == t ]]
 }
-for ((tries = 0; tries < 600; tries++)); do
-    ! arrived || break
+tries=0
+until arrived; do
+    ((tries++ < 600)) || fail 'the log that belongs to the base backup does not arrive'
     sleep 0.1
 done
-arrived || fail 'the log that belongs to the base backup does not arrive'
 
 name=$(now)
 [[ $kind == incremental ]] || set=$history/base/$name

@@ -55,6 +55,9 @@ chain() {
     done
 }
 
+# The history that the log is being copied to; fails while it is not.
+present_history() { cat /tmp/history 2> /dev/null; }
+
 # Written for a caller that has `set -e` suspended.
 # The history that the log of the running database belongs to; begins one where there is none.
 find_history() {

@@ -11,7 +11,8 @@ stream() {
     while true; do
         rm -f /tmp/history
         if history=$(find_history 2> /tmp/stream); then
-            echo "$history" > /tmp/history
+            echo "$history" > /tmp/history.new
+            mv /tmp/history.new /tmp/history
             echo "copying the log to $history"
             # What a full disk left: a file that was to be filled with zeros before anything else.
             find "$history/wal" -name '*.partial' ! -size 16777216c -delete
@@ -30,10 +31,10 @@ note() {
     local history received
     while sleep 5; do
         ((SECONDS % 60 >= 5)) || sql 'SELECT pg_current_xact_id()' > /dev/null 2>&1 || true
-        history=$(cat /tmp/history 2> /dev/null) || continue
+        history=$(present_history) || continue
         received=$(sql "SELECT write_lsn FROM pg_stat_replication
             WHERE application_name = 'backup' AND state = 'streaming'" 2> /dev/null) || continue
-        [[ -n $received && $(cat /tmp/history 2> /dev/null) == "$history" ]] || continue
+        [[ -n $received && $(present_history) == "$history" ]] || continue
         wait_for_copy "$SYNCHRONOUS" || true
         { echo "$received" > "$history/received.new" && mv "$history/received.new" "$history/received"; } \
             2> /dev/null || true
@@ -64,7 +65,7 @@ tell() {
                     END { print last }')
                 [[ -z $one ]] || echo "berth_backup_last_success_timestamp_seconds{kind=\"$kind\"} $(as_seconds "$one")"
             done
-            one=$(stat --format=%Y "$(< /tmp/history)/received") \
+            one=$(stat --format=%Y "$(present_history)/received") \
                 && echo "berth_backup_last_success_timestamp_seconds{kind=\"log\"} $one"
             [[ ! -s $root/proven ]] \
                 || echo "berth_backup_last_proof_timestamp_seconds $(as_seconds "$(cut -d' ' -f1 $root/proven)")"
@@ -78,7 +79,7 @@ schedule() {
     local history newest
     while sleep 2; do
         # Either may be gone between two looks: a lost connection, a disk that is taken away.
-        history=$(cat /tmp/history 2> /dev/null) || continue
+        history=$(present_history) || continue
         newest=$(find "$history/base" -mindepth 2 -maxdepth 2 -type d -printf '%f\n' 2> /dev/null | sort | tail -n 1) \
             || continue
         if [[ -z $newest ]] || (($(age "$newest") >= EVERY_HOURS * 3600)); then

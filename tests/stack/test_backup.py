@@ -120,14 +120,12 @@ def test_a_flipped_byte_in_the_log_is_found_and_named(kept: Stack) -> None:
     at = int(psql(kept, "SELECT file_offset FROM pg_walfile_name_offset(pg_current_wal_lsn())"))
     with writing(kept, "later"):
         written = psql(kept, "SELECT pg_current_wal_lsn()")
-        noted = "SELECT '{}' > pg_lsn '{}'"
-        poll(
-            "the note of how far it was received",
-            lambda: (
-                psql(kept, noted.format(inside(kept, "cat $(< /tmp/history)/received"), written))
-                == "t"
-            ),
-        )
+
+        def noted() -> bool:
+            received = inside(kept, "cat $(< /tmp/history)/received")
+            return psql(kept, f"SELECT '{received}' > pg_lsn '{written}'") == "t"
+
+        poll("the note of how far it was received", noted)
     flip(kept, segment, at + 30)
     done = kept.run("make", "verify-backup", check=False)
     assert done.returncode != 0
