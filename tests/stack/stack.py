@@ -1,5 +1,6 @@
 """A real stack with its own project name and ports, driven as a user would drive it."""
 
+import hashlib
 import json
 import os
 import re
@@ -24,6 +25,8 @@ from tests.stack import pebble
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 DOMAIN = "berth.test"
+# The tests of two checkouts may run on one machine at a time.
+CHECKOUT = hashlib.sha256(bytes(REPOSITORY)).hexdigest()[:6]
 
 T = TypeVar("T")
 
@@ -116,7 +119,7 @@ class Stack:
     """One Compose project.
 
     Attributes:
-        project: Its name.
+        project: Its name, to which that of the checkout is added.
         environment: The variables that a user would put into `.env`.
         folder: The repository, or a copy of it.
         root: The file with the root that the domain's certificate must chain to.
@@ -131,6 +134,7 @@ class Stack:
     https_port: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self.project = f"{self.project}-{CHECKOUT}"
         self.http_port = free_port()
         self.https_port = free_port()
         self.domain = self.environment.get("DOMAIN", "localhost")
