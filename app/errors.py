@@ -20,7 +20,7 @@ class Failure(Problem):
 # What any operation may answer besides its own: in the documentation of each.
 RESPONSES: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The body cannot be read"},
-    413: {"content": {"text/plain": {}}, "description": "The body is too large"},
+    413: {"model": Problem, "description": "The body is too large"},
     414: {"model": Problem, "description": "The URL is too long"},
     429: {"model": Problem, "description": "Too many requests: Retry-After says when to come back"},
     500: {"model": Failure, "description": "A bug; its log has the same id"},

@@ -12,6 +12,8 @@ class Lifecycle:
     draining: bool = False
     # When somebody last sent a request while draining, by the monotonic clock.
     late_request: float = 0.0
+    # How many have come, without those by which others ask how it is.
+    requests: int = 0
 
 
 # Asked by whoever watches this replica, whether or not it is still sent requests.
@@ -30,8 +32,10 @@ class CloseWhileDraining:
         self.lifecycle = lifecycle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.lifecycle.draining and scope.get("path") not in CHECKS:
-            self.lifecycle.late_request = time.monotonic()
+        if scope.get("path") not in CHECKS:
+            self.lifecycle.requests += scope["type"] != "lifespan"
+            if self.lifecycle.draining:
+                self.lifecycle.late_request = time.monotonic()
 
         def send_closing(message: Message) -> Awaitable[None]:
             if self.lifecycle.draining and message["type"] == "http.response.start":

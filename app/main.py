@@ -7,12 +7,12 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from app import errors, health
-from app.bounds import Bounds
 from app.database import DatabaseUnavailableError, open_database
 from app.docs import add_docs
 from app.envelope import Envelope
 from app.items.endpoints import add_items
-from app.lifecycle import Lifecycle
+from app.lifecycle import CHECKS, Lifecycle
+from app.limits import LimitsMiddleware, memory_for_bodies
 from app.metrics import Measured, Metrics
 from app.schema import Schema
 from app.settings import Settings
@@ -28,12 +28,18 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
 
 
 class App(FastAPI):
-    """FastAPI within bounds; what they refuse and what fails is in an envelope, and counted too."""
+    """FastAPI within limits; what they refuse and what fails is in an envelope, and counted too."""
 
     def build_middleware_stack(self) -> ASGIApp:
         settings: Settings = self.state.settings
-        bounded = Bounds(super().build_middleware_stack(), settings.max_in_flight)
-        return Measured(Envelope(bounded), self.state.metrics)
+        limited = LimitsMiddleware(
+            super().build_middleware_stack(),
+            max_in_flight=settings.max_in_flight,
+            max_body_bytes=settings.max_body_bytes,
+            body_memory=memory_for_bodies(settings.api_workers),
+            checks=CHECKS,
+        )
+        return Measured(Envelope(limited), self.state.metrics)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -42,7 +48,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="Berth",
         version=settings.app_version,
         lifespan=lifespan,
-        max_body_size=settings.max_body_bytes,
         responses=errors.RESPONSES,
         docs_url=None,
         redoc_url=None,

@@ -70,6 +70,9 @@ class Server(uvicorn.Server):
                 server_header=False,
                 forwarded_allow_ips=PROXIES,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                ws_max_size=settings.max_body_bytes,
+                # A kilobyte may unfold to a message of the largest size, and hundreds come at once.
+                ws_per_message_deflate=False,
             )
         )
 
@@ -117,7 +120,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def _recycle(self, requests: int) -> None:
-        if self.lifecycle.draining or self.server_state.total_requests < requests:
+        if self.lifecycle.draining or self.lifecycle.requests < requests:
             return
         if not self.turn:
             self.turn = asyncio.create_task(recycling.wait_for_turn(self.settings))

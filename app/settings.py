@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     # What one request may bring, and how many of them one process works on at a time.
     max_body_bytes: PositiveInt = 2**20
     max_in_flight: PositiveInt = 250
-    # Requests, checks included, after which a process drains and starts anew; 0 is never.
+    # Requests, less those to /livez and /readyz, after which a process starts anew; 0 is never.
     recycle_requests: NonNegativeInt = 0
     # Web pages of other origins that a browser may let read answers, such as
     # "https://example.org https://www.example.org"; by default none.

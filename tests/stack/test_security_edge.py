@@ -4,12 +4,13 @@ import json
 import re
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 import requests
@@ -248,6 +249,98 @@ def test_a_thousand_slow_clients_leave_others_served(edge: Stack, attacks: str, 
     assert max(seconds for _, seconds in answers) < 5
     after = [c["RestartCount"] for service in ("traefik", "api") for c in edge.containers(service)]
     assert after == began
+
+
+# Uploads of the largest size, of bodies that grow when they are parsed: all but the last byte at
+# once, and that of all of them together when standard input says so.
+UPLOADS = r"""
+import json, socket, ssl, sys
+from collections import Counter
+address, domain, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+context = ssl._create_unverified_context()
+head = f"POST /items HTTP/1.1\r\nHost: {domain}\r\nContent-Type: application/json\r\n"
+body = b"[" + b"[]," * ((size - 4) // 3) + b"[]"
+body += b" " * (size - 1 - len(body))
+def begin():
+    raw = socket.create_connection((address, 443), timeout=60)
+    connection = context.wrap_socket(raw, server_hostname=domain)
+    connection.sendall(f"{head}Content-Length: {size}\r\n\r\n".encode())
+    try:
+        connection.sendall(body)
+    except OSError:
+        pass # it has been refused meanwhile
+    return connection
+def end(connection):
+    try:
+        connection.sendall(b"]")
+    except OSError:
+        pass
+def status(connection):
+    try:
+        return connection.recv(4096)[9:12].decode() or "closed"
+    except OSError:
+        return "closed"
+connections = [begin() for _ in range(300)]
+print("under way", flush=True)
+sys.stdin.readline()
+for one in connections:
+    end(one)
+print(json.dumps(Counter(map(status, connections))))
+"""
+
+
+@contextmanager
+def uploads(stack: Stack) -> Iterator["subprocess.Popen[str]"]:
+    """Three hundred of them, from an address of their own."""
+    (traefik,) = stack.containers("traefik")
+    network = f"{stack.project}_edge"
+    address = traefik["NetworkSettings"]["Networks"][network]["IPAddress"]
+    image = f"{stack.project}-api:current"
+    command = ["docker", "run", "--rm", "--interactive", f"--network={network}", image]
+    command += ["python", "-c", UPLOADS, address, stack.domain, str(2**20)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+
+
+def kills(stack: Stack) -> list[tuple[int, bool]]:
+    """Return how often each container has started anew, and whether it lacked memory."""
+    everything = [one for name in ("traefik", "api", "db") for one in stack.containers(name)]
+    return [(one["RestartCount"], one["State"]["OOMKilled"]) for one in everything]
+
+
+def test_uploads_fill_no_replica_and_leave_others_served(edge: Stack) -> None:
+    """Two addresses, three hundred bodies of the largest size each, which then end at once."""
+    before = kills(edge)
+    done = threading.Event()
+    answers: list[tuple[int, float]] = []
+
+    def others() -> None:
+        with edge.session() as session:
+            while not done.is_set():
+                for method, body in (("GET", None), ("POST", {"name": "other"})):
+                    answer = session.request(method, edge.url("/items"), json=body, timeout=10)
+                    answers.append((answer.status_code, answer.elapsed.total_seconds()))
+                done.wait(0.05)
+
+    with ThreadPoolExecutor(1) as pool, uploads(edge) as one, uploads(edge) as two:
+        served = pool.submit(others)
+        try:
+            assert one.stdout
+            assert two.stdout
+            assert (one.stdout.readline(), two.stdout.readline()) == ("under way\n",) * 2
+            said = [process.communicate("now\n", timeout=120)[0] for process in (one, two)]
+        finally:
+            done.set()
+    assert served.exception() is None
+    assert kills(edge) == before
+    came = sum((Counter(json.loads(one)) for one in said), Counter[str]())
+    # What was let in was parsed, and found to be no item.
+    assert set(came) == {"422", "429"}
+    assert came["422"] > 50
+    assert {status for status, _ in answers} == {200, 201}
+    assert max(seconds for _, seconds in answers) < 5
 
 
 def test_log_names_what_went_wrong_and_no_query(edge: Stack) -> None:
