@@ -48,8 +48,8 @@ class Service:
             a database or its like has many of.
         memory_limit: What each may have, in bytes; 0 is no limit.
         core_limit: Processors that each may keep busy; 0 is no limit.
-        killed: How often one ran out of memory.
-        restarts: How often one came back, for whatever reason.
+        killed: How often one ran out of memory; in a look, how many did lately.
+        restarts: How often one came back, for whatever reason; in a look, how many did lately.
     """
 
     cores: float = 0
@@ -74,7 +74,8 @@ class Usage:
         budget: The arithmetic of memory.
         services: What each has used.
         requests: Answered per second in the busiest five minutes; None if nobody counted.
-        p99: Seconds within which 99 of 100 were answered; None if nobody counted.
+        p99: Seconds within which 99 of 100 were answered, by Traefik or in a look, for which nobody
+            has counted there, by the replicas; None if nobody counted.
         connections: The most that the database had open at once.
         most_connections: How many it allows.
     """

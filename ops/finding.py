@@ -1,6 +1,8 @@
 """What a check has found, and what it looked at."""
 
 import json
+import re
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -11,6 +13,8 @@ from ops.docker import docker
 from ops.stack import Container, Stack, running
 
 RECENT = timedelta(minutes=10)
+# What the kernel logs of a kill, after the seconds since the machine's start.
+_KILL = re.compile(r"\[ *(\d+\.\d+)\].* oom-kill:.*")
 
 
 class Level(StrEnum):
@@ -54,7 +58,7 @@ class Facts:
     # What `docker info` says.
     engine: dict[str, Any]
     now: datetime
-    # Names each container that has run out of memory: Docker's own note of it ends with a restart.
+    # Names each container that ran out of memory lately: Docker's own note ends with a restart.
     out_of_memory: str
 
     @classmethod
@@ -69,9 +73,8 @@ class Facts:
             *("events", f"--since={RECENT.seconds}s", "--until=0s", "--filter=event=oom"),
             "--format={{.Actor.ID}}",
         )
-        # The kernel remembers longer, but tells root alone.
-        kernel = output("dmesg") or ""
-        killed = "\n".join(line for line in kernel.splitlines() if "oom-kill:" in line)
+        # Docker soon forgets; the kernel does not, but tells root alone.
+        killed = kills(output("dmesg") or "", since=time.monotonic() - RECENT.total_seconds())
         return cls(
             stack=stack,
             containers=stack.containers(),
@@ -91,3 +94,9 @@ class Facts:
     def variable(self, name: str) -> str:
         """Return an environment variable of Traefik's, blank if it has none."""
         return str(self.stack.service("traefik")["environment"].get(name) or "")
+
+
+def kills(kernel_log: str, since: float) -> str:
+    """Return the lines on out-of-memory kills, since so many seconds after the machine's start."""
+    found = (_KILL.search(line) for line in kernel_log.splitlines())
+    return "\n".join(one.group() for one in found if one and float(one[1]) >= since)

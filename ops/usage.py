@@ -86,11 +86,8 @@ def look(facts: Facts, seconds: float) -> Usage:
         of = used[names[one["ID"]]]
         of["cores"] += float(one["CPUPerc"].rstrip("%")) / 100 / count
         of["memory"] = max(of["memory"], _bytes(one["MemUsage"].partition("/")[0]))
-    for container in watched:
-        of = used[container.service]
-        of["killed"] += container.out_of_memory or container.id in facts.out_of_memory
-        if service.is_recent(container, facts.now):
-            of["restarts"] += container.restarts
+    for name, of in mishaps(facts).items():
+        used[name] |= of
     ours = sum(of["cores"] for of in used.values())
     since = _busy_seconds()
     answers = {le: count - answered.get(le, 0) for le, count in _answered(facts).items()}
@@ -106,6 +103,19 @@ def look(facts: Facts, seconds: float) -> Usage:
         connections=found["used"],
         most_connections=found["most"],
     )
+
+
+def mishaps(facts: Facts) -> dict[str, dict[str, float]]:
+    """Return how many of each service's containers were killed or came back lately.
+
+    Docker counts restarts from a container's making on: only the last of them has a time.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for one in running(facts.containers):
+        of = found.setdefault(one.service, {"killed": 0, "restarts": 0})
+        of["killed"] += service.ran_out_of_memory(one, facts)
+        of["restarts"] += service.came_back(one, facts.now)
+    return found
 
 
 def _usage(facts: Facts, used: dict[str, dict[str, float]], **figures: Any) -> Usage:  # noqa: ANN401

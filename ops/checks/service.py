@@ -55,7 +55,7 @@ def restarts(facts: Facts) -> Finding:
         if worst.service == SERVICE:
             way_out = "`make rollback` if a deploy began it, or repair the app"
         return bad(f"{worst.name} crashes again and again ({worst.restarts} times), {end}", way_out)
-    lately = [one for one in facts.containers if one.restarts and is_recent(one, facts.now)]
+    lately = [one for one in facts.containers if came_back(one, facts.now)]
     if lately:
         says = ", ".join(f"{one.name} {_last_end(one, facts)}" for one in lately)
         way_out = f"`docker compose logs {lately[0].service}` before that moment"
@@ -74,8 +74,20 @@ def is_recent(one: Container, now: datetime) -> bool:
     return now - one.started < RECENT
 
 
+def came_back(one: Container, now: datetime) -> bool:
+    """Whether the restart policy started a container within the last minutes."""
+    return one.restarts > 0 and is_recent(one, now)
+
+
+def ran_out_of_memory(one: Container, facts: Facts) -> bool:
+    """Whether a container did so within the last minutes, or ended of it."""
+    # Docker's note is of any time since the start.
+    noted = one.state is State.CRASHING or is_recent(one, facts.now)
+    return one.id in facts.out_of_memory or (noted and one.out_of_memory)
+
+
 def _last_end(one: Container, facts: Facts) -> str:
-    if one.out_of_memory or one.id in facts.out_of_memory:
+    if ran_out_of_memory(one, facts):
         return f"out of memory ({one.service.upper()}_MEMORY)"
     if one.state is State.CRASHING:
         said = last_lines(one.id, 1)

@@ -1,12 +1,15 @@
 """Histories with known answers: what `make advise` says of each, and just beside its thresholds."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from ops.advice import Service, Usage, advise, summary
+from ops.finding import Facts, kills
 from ops.memory import MIB, Budget
-from ops.usage import quantile
+from ops.stack import Container, Stack, State
+from ops.usage import mishaps, quantile
 
 API = Service(cores=0.9, memory=61 * MIB, memory_limit=128 * MIB)
 DB = Service(cores=0.24, memory=200 * MIB, memory_limit=512 * MIB)
@@ -228,3 +231,55 @@ def test_the_99th_percentile_is_read_from_buckets(
     """As Prometheus does: evenly within a bucket, and no further than the last bound."""
     found = quantile(answers, 0.99)
     assert found == (seconds if seconds is None else pytest.approx(seconds))
+
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+LATELY, LONG_AGO = NOW - timedelta(minutes=9), NOW - timedelta(minutes=11)
+RUNS = Container(
+    id="a" * 64, name="berth-api-1", service="api", number=1, image="", settings="",
+    state=State.HEALTHY, exit_code=0, restarts=0, started=LONG_AGO, out_of_memory=False,
+    complaint="",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("container", "events", "killed", "restarts"),
+    [
+        (RUNS, "", 0, 0),
+        # Docker counts restarts from a container's making on, and does not say when they were.
+        (replace(RUNS, restarts=30, started=LATELY), "", 0, 1),
+        (replace(RUNS, restarts=30), "", 0, 0),
+        (replace(RUNS, started=LATELY), "", 0, 0),
+        # Its note of a kill stays until the next start.
+        (replace(RUNS, out_of_memory=True), "", 0, 0),
+        (replace(RUNS, out_of_memory=True, started=LATELY), "", 1, 0),
+        (replace(RUNS, out_of_memory=True, state=State.CRASHING), "", 1, 0),
+        (replace(RUNS, restarts=30, started=LATELY), RUNS.id, 1, 1),
+        (RUNS, "b" * 64, 0, 0),
+    ],
+)
+def test_what_happened_long_ago_is_not_counted_again(
+    container: Container, events: str, killed: int, restarts: int
+) -> None:
+    """A look takes the last ten minutes, whenever it is taken."""
+    facts = Facts(Stack("berth", {}, {}), [container], {}, NOW, events)
+    assert mishaps(facts) == {"api": {"killed": killed, "restarts": restarts}}
+
+
+def test_the_kernels_log_is_read_from_a_moment_on() -> None:
+    """It keeps kills since the machine's start; one without a time may be any of them."""
+    kill = "oom-kill:constraint=CONSTRAINT_MEMCG,task_memcg=/docker/{}"
+    log = "\n".join(
+        [
+            f"[ 1399.999999] {kill.format('old')}",
+            f"[ 1400.000001] {kill.format('new')}",
+            f"[ 1401.000000][  T123] {kill.format('named')}",
+            "[ 1402.000000] Memory cgroup out of memory: Killed process 1 (other)",
+            kill.format("undated"),
+        ]
+    )
+    found = kills(log, since=1400)
+    assert [one for one in ("old", "new", "named", "other", "undated") if one in found] == [
+        "new",
+        "named",
+    ]
