@@ -17,19 +17,18 @@ from ops.prometheus import Prometheus
 from ops.stack import SERVICE, ids, running
 
 _REQUESTS = "http_server_request_duration_seconds"
-# By name: a value, or one of each service.
-_FIGURES = {
-    "seconds": 'time() - min(min_over_time(timestamp(up{job="containers"})[1h:1m]))',
-    "busy": 'sum(rate(node_cpu_seconds_total{mode!~"idle|iowait|steal"}[5m]))',
-    "cores": "sum by (service) (rate(container_cpu_usage_seconds_total[5m]))",
-    "memory": "max by (service) (container_memory_working_set_bytes"
-    " - container_memory_total_active_file_bytes)",
-    "requests": f"sum(rate({_REQUESTS}_count[5m]))",
-    "connections": "sum(pg_stat_database_numbackends)",
+# By name: a value, or one of each service. What they are made of is in metrics/rules.yml.
+FIGURES = {
+    "seconds": "time() - min(min_over_time(timestamp(berth:container_cpu:cores)[1h:1m]))",
+    "busy": "berth:machine_cpu:cores",
+    "cores": "sum by (service) (berth:container_cpu:cores)",
+    "memory": "max by (service) (berth:container_memory:bytes)",
+    "requests": "sum(berth:requests:rate)",
+    "connections": "berth:database_connections:used",
     "killed": "sum by (service) (increase(container_oom_events_total[1h]))",
     "restarts": "sum by (service) (increase(container_restarts_total[1h]))",
-    "p99": f"histogram_quantile(0.99, sum by (le) (rate({_REQUESTS}_bucket[1h])))",
-    "most_connections": "max(pg_settings_max_connections)",
+    "p99": "histogram_quantile(0.99, avg_over_time(berth:latency:buckets[1h]))",
+    "most_connections": "berth:database_connections:limit",
 }
 _AT_MOST = ("busy", "cores", "memory", "requests", "connections")
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -47,7 +46,7 @@ def history(facts: Facts, prometheus: Prometheus) -> Usage:
         DockerError: Prometheus does not answer.
     """
     parts = []
-    for name, expression in _FIGURES.items():
+    for name, expression in FIGURES.items():
         most = f"max_over_time(({expression})[1h:1m])" if name in _AT_MOST else expression
         parts.append(f'label_replace({most}, "figure", "{name}", "", "")')
     found = prometheus.query(" or ".join(parts))

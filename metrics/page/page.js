@@ -11,7 +11,6 @@ const RANGES = {
   "24h": {name: "24 h", seconds: 24 * 3600, step: 600},
   "7d": {name: "7 d", seconds: 7 * 86400, step: 3600},
 };
-const FIGURE_WINDOW = "2m";
 
 // Not relative to the document: its address may have a user and a password in it.
 const API = new URL("api/v1/", location.origin + location.pathname);
@@ -80,7 +79,7 @@ class Figure {
 
   async show(time) {
     const {kind} = this;
-    const query = kind.query(FIGURE_WINDOW);
+    const {query} = kind;
     const [value, other] = await Promise.all([
       valueOf(query, time),
       kind.other ? valueOf(kind.other, time) : null,
@@ -93,11 +92,12 @@ class Figure {
   }
 }
 
-/** Return all lines of one of CHARTS. */
+/** Return all lines of one of CHARTS: at points far apart, the highest since the point before. */
 async function linesFor(kind, span) {
-  const window = `${Math.max(60, span.step)}s`;
+  const highest = (query) =>
+    span.step > 60 ? `max_over_time((${query})[${span.step}s:1m])` : query;
   const asked = Object.entries(kind.lines);
-  const answers = asked.map(([name, query]) => linesOf(name, query(window), span));
+  const answers = asked.map(([name, query]) => linesOf(name, highest(query), span));
   return (await Promise.all(answers)).flat();
 }
 

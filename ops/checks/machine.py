@@ -148,7 +148,7 @@ def fills_in(prometheus: Prometheus, mount: str) -> timedelta | None:
     Returns:
         None if it does not fill within ten years, or was watched for less than an hour.
     """
-    free = f'node_filesystem_avail_bytes{{mountpoint="{mount}"}}'
+    free = f'berth:disk:free_bytes{{mountpoint="{mount}"}}'
     found = prometheus.query(f"{free} / -(deriv({free}[1d]) < 0) and {free} offset 1h")
     return timedelta(seconds=found[0].value) if found and found[0].value < _YEARS else None
 

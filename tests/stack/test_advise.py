@@ -70,38 +70,30 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
 def history(processors: int) -> Iterator[str]:
     """Yield metrics in which 83 % of the processors are busy, and a disk fills within ten days."""
     now = int(time.time())
-    of_a_second = {
-        'node_cpu_seconds_total{mode="user"}': 0.83 * processors,
-        'node_cpu_seconds_total{mode="idle"}': 0.17 * processors,
-        **{f'container_cpu_usage_seconds_total{{service="api",replica="{n}"}}': 0.15 * processors
-           for n in range(4)},
-        'container_cpu_usage_seconds_total{service="db",replica="d"}': 0.12 * processors,
-        'http_server_request_duration_seconds_bucket{le="0.025"}': 150.0,
-        'http_server_request_duration_seconds_bucket{le="0.05"}': 300.0,
-        'http_server_request_duration_seconds_bucket{le="+Inf"}': 300.0,
-        "http_server_request_duration_seconds_count": 300.0,
-        'container_oom_events_total{service="api",replica="1"}': 0.0,
-        'container_restarts_total{service="api",replica="1"}': 0.0,
-    }  # fmt: skip
     steady = {
-        'up{job="containers"}': 1,
-        'container_memory_working_set_bytes{service="api",replica="1"}': 65 << 20,
-        'container_memory_total_active_file_bytes{service="api",replica="1"}': 4 << 20,
-        'container_memory_working_set_bytes{service="api",replica="2"}': 50 << 20,
-        'container_memory_total_active_file_bytes{service="api",replica="2"}': 4 << 20,
-        'pg_stat_database_numbackends{datname="berth"}': 16,
-        "pg_settings_max_connections": 100,
-    }
-    for name, rate in of_a_second.items():
-        for second in range(0, MINUTES * 60, STEP):
-            yield f"{name} {rate * second} {now - MINUTES * 60 + second}"
+        "berth:machine_cpu:cores": 0.83 * processors,
+        **{f'berth:container_cpu:cores{{service="api",replica="{n}"}}': 0.15 * processors
+           for n in range(4)},
+        'berth:container_cpu:cores{service="db",replica="d"}': 0.12 * processors,
+        'berth:latency:buckets{le="0.025"}': 150,
+        'berth:latency:buckets{le="0.05"}': 300,
+        'berth:latency:buckets{le="+Inf"}': 300,
+        'berth:requests:rate{code="200"}': 290,
+        'berth:requests:rate{code="404"}': 10,
+        'container_oom_events_total{service="api",replica="1"}': 0,
+        'container_restarts_total{service="api",replica="1"}': 0,
+        'berth:container_memory:bytes{service="api",replica="1"}': 61 << 20,
+        'berth:container_memory:bytes{service="api",replica="2"}': 46 << 20,
+        "berth:database_connections:used": 16,
+        "berth:database_connections:limit": 100,
+    }  # fmt: skip
     for name, value in steady.items():
         for second in range(0, MINUTES * 60, STEP):
             yield f"{name} {value} {now - MINUTES * 60 + second}"
     full = DAYS * 86400
     for second in range(0, MINUTES * 60, STEP):
         at = second - MINUTES * 60
-        disk = 'node_filesystem_avail_bytes{mountpoint="/disks/docker"}'
+        disk = 'berth:disk:free_bytes{mountpoint="/disks/docker"}'
         yield f"{disk} {1e6 * (full - at)} {now + at}"
 
 
@@ -111,7 +103,7 @@ def test_a_history_in_prometheus_has_the_answer_that_was_put_in(watched: Stack) 
     prometheus = Prometheus.find(facts)
     assert prometheus
     assert watched.containers("prometheus")
-    poll("the history", lambda: prometheus.query('up{job="containers"} == 1'))
+    poll("the history", lambda: prometheus.query("berth:machine_cpu:cores"))
     found = usage.history(facts, prometheus)
     cores = "two cores" if found.cores == 2 else f"{found.cores}"
     assert 3500 < found.seconds < 3800

@@ -15,13 +15,13 @@ from tests.stack import test_security_containers as security
 from tests.stack.inside import reaches
 from tests.stack.stack import (
     HERE,
-    REPOSITORY,
     Stack,
     docker,
     every_second,
     poll,
     running_with_ca,
 )
+from tests.stack.test_rules import RULES, asked_for
 
 SERVICES = ("prometheus", "alertmanager", "containers", "node", "postgres-exporter")
 JOBS = {"alertmanager", "api", "containers", "node", "postgres", "prometheus", "traefik"}
@@ -99,7 +99,7 @@ def test_requests_are_counted_exactly(watched: Stack) -> None:
     becomes(watched, f'sum({COUNT}{{http_route="/items/{{item_id}}"}})', 7)
     becomes(watched, f'sum({COUNT}{{http_route="unmatched"}})', 3)
     becomes(watched, f'sum({COUNT}{{http_request_method="POST"}})', 1)
-    becomes(watched, 'sum(traefik_service_requests_total{service="api@docker",method="POST"})', 1)
+    becomes(watched, 'sum(traefik_router_requests_total{router="api@file",method="POST"})', 1)
     everything = json.dumps(query(watched, '{__name__=~".+"}'))
     secrets = [
         watched.compose("exec", "-T", "db", "cat", f"/run/secrets/{name}-password").strip()
@@ -162,13 +162,15 @@ def test_the_backup_tells_its_state(watched: Stack) -> None:
 
 def test_every_rule_can_be_evaluated(watched: Stack) -> None:
     """On what a real stack gives, all that the rules ask for is there."""
-    rules = (REPOSITORY / "metrics/rules.yml").read_text()
-    text = re.sub(r"#.*|(summary|description):.*(\n {12}.*)*", "", rules)
-    names = set(re.findall(r"\b((?:[a-z]+_)+[a-z]+)\b(?!=|\()", text)) - {"predict_linear"}
-    assert len(names) > 20
-    absent_at_first = {"traefik_entrypoint_requests_total"}
-    for name in sorted(names - {"min_over_time"} - absent_at_first):
-        poll(name, lambda name=name: query(watched, name), seconds=60)  # type: ignore[misc]
+    names = asked_for(RULES) | set(re.findall("- record: (.+)", RULES))
+    assert len(names) > 40
+
+    def found(name: str) -> list[Any]:
+        watched.get("/items")
+        return query(watched, name)
+
+    for name in sorted(names):
+        poll(name, lambda name=name: found(name), seconds=60)  # type: ignore[misc]
 
 
 def test_the_exporters_role_reads_no_row(watched: Stack) -> None:

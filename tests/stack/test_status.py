@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
+from ops import usage
 from tests.stack.browser import Browser, browsing
 from tests.stack.stack import (
     REPOSITORY,
@@ -247,17 +248,17 @@ def test_another_range_is_asked_for_at_once(browser: Browser) -> None:
     )
 
 
-def test_every_query_of_the_grafana_dashboard_is_answered(
+def test_every_query_of_grafana_and_of_advise_is_answered(
     watched: Stack, client: requests.Session
 ) -> None:
     """With series, but for backups, which this stack does not make."""
     dashboard = json.loads(DASHBOARD.read_text())
     targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
     targets += [annotation["target"] for annotation in dashboard["annotations"]["list"]]
-    assert len(targets) > 20
-    for target in targets:
-        query = target["expr"].replace("$__rate_interval", "1m")
-        assert ask(watched, client, query) or "berth_backup" in query, query
+    queries = [target["expr"].replace("$__rate_interval", "1m") for target in targets]
+    assert len(queries) > 20
+    for query in [*queries, *usage.FIGURES.values()]:
+        assert ask(watched, client, query) or "berth:backup" in query, query
 
 
 def test_alert_that_fires_is_named(
@@ -270,6 +271,27 @@ def test_alert_that_fires_is_named(
     browser.evaluate("document.querySelector('[value=\"6h\"]').click()")
     says = "document.querySelector('#alerts').textContent"
     browser.wait_for(f"/postgres .* gives no metrics: `docker compose ps/.test({says})")
+
+
+def test_total_outage_shows_as_errors(
+    browser: Browser, watched: Stack, client: requests.Session
+) -> None:
+    """On the page and in an alert, though no replica is there that would count its failures."""
+    watched.compose("stop", "api")
+    fires = 'ALERTS{alertname="ErrorRate",alertstate="firing"}'
+
+    def is_seen() -> bool:
+        assert watched.get("/items").status_code == requests.codes.service_unavailable
+        return bool(ask(watched, client, fires))
+
+    poll("the alert", is_seen, seconds=60)
+    browser.evaluate("document.querySelector('[value=\"1h\"]').click()")
+    shown = f"{FIGURES}.find(({{title}}) => title === 'Errors, 5xx')"
+    browser.wait_for(f"{shown}.level === 'bad'")
+    assert float(browser.evaluate(f"{shown}.value")) > 0.01
+    says = "document.querySelector('#alerts').textContent"
+    browser.wait_for(f"/of the requests fail/.test({says}) && /No replica of api/.test({says})")
+    watched.up(scale=2)
 
 
 def test_page_says_when_prometheus_is_away(browser: Browser, watched: Stack) -> None:
