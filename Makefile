@@ -1,5 +1,9 @@
 # Thin: the work is in compose.yaml, and in the programs of host/ and ops/.
 .DEFAULT_GOAL := help
+# What is given as NAME=value is text, whatever stands in it, and reaches programs as their
+# environment: neither make nor a shell looks for $(…) in it.
+$(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
+	$(eval override export $(name) := $$(value $(name)))))
 .PHONY: help up down dev revision deploy rollback doctor advise status backup verify-backup restore upgrade-db rotate-secrets sbom test chaos bench check
 
 help: ## List the targets
@@ -20,7 +24,7 @@ dev: ## Start for development: reload on save, a database port, debug logs
 
 revision: ## Write the next migration from the models: make revision MESSAGE="add prices"
 	docker compose run --rm --user "$$(id -u):$$(id -g)" migrate \
-		alembic revision --autogenerate --message "$(MESSAGE)"
+		alembic revision --autogenerate --message "$$MESSAGE"
 
 deploy: ## Build this tree and roll it out without losing a request
 	@python3 -m host
@@ -61,7 +65,7 @@ sbom: ## List what is in the image, as CycloneDX: make sbom > sbom.json
 test: ## Run the tests, on a real stack with real certificates
 	@python3 -m host
 	@python3 -m host.venv
-	.venv/bin/pytest $(TESTS)
+	PYTEST_ADDOPTS="$$PYTEST_ADDOPTS $$TESTS" .venv/bin/pytest
 
 chaos: ## Measure what events under load cost, beside plain Compose
 	@python3 -m host

@@ -1,0 +1,68 @@
+"""What is given to make as NAME=value reaches programs as it is."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MAKEFILE = Path(__file__).parents[2] / "Makefile"
+HOSTILE = """a $(shell touch shell) `touch ticks` $$(touch dollars) $HOME "; touch quote; # 'é' \\"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The Makefile among programs that write down what they are called with."""
+    shutil.copy(MAKEFILE, tmp_path)
+    program = (
+        f"#!{sys.executable} -S\nimport json, os, sys\n"
+        f"with open('{tmp_path}/called', 'a') as file:\n"
+        "    print(json.dumps([sys.argv[1:], dict(os.environ)]), file=file)\n"
+    )
+    for name in ("bin/docker", "bin/python3", ".venv/bin/pytest"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(program)
+        file.chmod(0o755)
+    return tmp_path
+
+
+def called(folder: Path, target: str, variable: str) -> tuple[list[str], dict[str, Any]]:
+    """Return the arguments and the environment of the last program that a target runs."""
+    subprocess.run(
+        ["make", "--silent", target, f"{variable}={HOSTILE}"],
+        cwd=folder,
+        env={"PATH": f"{folder}/bin:{os.environ['PATH']}"},
+        check=True,
+    )
+    kept = {"Makefile", "called", "bin", ".venv"}
+    assert {file.name for file in folder.iterdir()} == kept, "something of it was run"
+    arguments, environment = json.loads((folder / "called").read_text().splitlines()[-1])
+    return arguments, environment
+
+
+def test_message_of_a_revision_is_text(folder: Path) -> None:
+    """Neither make nor the shell looks into it."""
+    arguments, _ = called(folder, "revision", "MESSAGE")
+    assert arguments[-2:] == ["--message", HOSTILE]
+
+
+@pytest.mark.parametrize(
+    ("target", "variable"),
+    [("rollback", "TO"), ("restore", "TO"), ("bench", "PEERS"), ("up", "DOMAIN")],
+)
+def test_other_variables_are_text_as_well(folder: Path, target: str, variable: str) -> None:
+    """Their programs find them in the environment."""
+    _, environment = called(folder, target, variable)
+    assert environment[variable] == HOSTILE
+
+
+def test_tests_to_run_are_arguments_of_pytest_alone(folder: Path) -> None:
+    """Which splits them at blanks, and knows quotes."""
+    arguments, environment = called(folder, "test", "TESTS")
+    assert arguments == []
+    assert environment["PYTEST_ADDOPTS"].strip() == HOSTILE
