@@ -20,7 +20,7 @@ def deploy(terminal: Terminal) -> None:
     """Build, migrate, then replace the replicas batch by batch."""
     began = time.monotonic()
     stack = Stack.read()
-    with lock.held(stack.project, "deploy") as held:
+    with lock.held(stack, "deploy") as held:
         images = Images(stack)
         service = program.Service.find(stack, images, held)
         base = service.image
@@ -28,28 +28,34 @@ def deploy(terminal: Terminal) -> None:
         rollout.check_memory()
 
         image = build(images, base, terminal)
-        pointed = images.current() or base
-        if pointed.tag and image.has_content_of(pointed):
+        # This tree's version may be there already, perhaps of a deploy that was broken off.
+        known = next((one for one in there(stack, images) if image.has_content_of(one)), None)
+        if known:
             images.forget(image.tag)
-            image = pointed
-            if not rollout.stale(image) and service.is_whole:
+            image = known
+            if not rollout.stale(image) and service.is_whole and images.current() == image:
                 terminal.say(f"unchanged: {service.count} of {image.name} serve this tree already")
                 return
-        is_new = image.id != pointed.id
         try:
             migrated = migrate(images, image, terminal)
             terminal.checkpoint()
-            rollout.to(image, base=base, pointed=pointed)
+            rollout.to(image, base=base)
         finally:
             # Of no use to anybody when it did not come into service.
-            now = images.current()
-            if is_new and now and now.id != image.id:
+            if not known and not rollout.runs(image):
                 images.forget(image.tag)
         images.prune()
         terminal.say(
             f"{service.count}: {program.change(base, image)}; "
             f"{program.listed('migration', migrated)}; {time.monotonic() - began:.1f} s in all"
         )
+
+
+def there(stack: Stack, images: Images) -> list[Image]:
+    """Return the images that run, or that Compose would start; those with a tag of ours."""
+    ids = {one.image for one in stack.replicas()}
+    found = [images.current(), *(images.find(one) for one in ids)]
+    return [one for one in found if one and one.tag]
 
 
 def build(images: Images, base: Image, terminal: Terminal) -> Image:

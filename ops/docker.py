@@ -123,6 +123,15 @@ def last_lines(container: str, count: int = _TAIL) -> str:
     return tail(docker_log(container, count), count)
 
 
+def last_exit_code(container: str) -> str:
+    """Return what a container last ended with; while it runs again, only events know."""
+    found = docker(
+        *("events", "--since=24h", "--until=0s", "--filter=event=die"),
+        *(f"--filter=container={container}", "--format={{.Actor.Attributes.exitCode}}"),
+    )
+    return found.splitlines()[-1] if found else "unknown"
+
+
 def tail(text: str, count: int = _TAIL) -> str:
     """Return the last lines of a text that say something, indented from the second on."""
     return "\n  ".join([line for line in text.splitlines() if line.strip()][-count:])

@@ -155,10 +155,6 @@ class Images:
         """Make an image the one that Compose runs."""
         docker("tag", image.id, self.pointer)
 
-    def point_at_nothing(self) -> None:
-        """Make the next start build an image of its own."""
-        self._untag(self.pointer)
-
     def forget(self, tag: str) -> None:
         """Remove a tag, and its image where nothing else needs it."""
         self._untag(self.reference(tag))

@@ -98,11 +98,15 @@ def run(work: Callable[[Terminal], None], ways_on: str) -> int:
 
 def _left_behind(ways_on: str) -> str:
     stack = Stack.read()
-    replicas = stack.replicas()
-    current = Images(stack).current()
-    new = [one for one in replicas if current and one.image == current.id]
+    replicas = running(stack.replicas())
     if not replicas:
         return f"no replica runs; {ways_on}"
-    if len(new) == len(replicas):
-        return f"{len(replicas)} replicas of one version serve, as before"
-    return f"{len(new)} of {len(replicas)} replicas are replaced and all of them serve; {ways_on}"
+    current = Images(stack).current()
+    new = [one for one in replicas if current and one.image != current.id]
+    healthy = [one for one in replicas if one.state is State.HEALTHY]
+    serve = "all" if len(healthy) == len(replicas) else f"{len(healthy)}"
+    if not new:
+        return f"{serve} of {len(replicas)} replicas serve, of one version, as before"
+    return (
+        f"{len(new)} of {len(replicas)} replicas are replaced and {serve} of them serve; {ways_on}"
+    )

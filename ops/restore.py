@@ -30,7 +30,7 @@ def restore(terminal: Terminal) -> None:
         raise Refusal(f"FROM={os.environ['FROM']}: leave it out for BACKUP_DIR, or give offsite")
     if into not in {"", _SCRATCH}:
         raise Refusal(f"INTO={into}: leave it out to replace the database, or give {_SCRATCH}")
-    with lock.held(stack.project, "restore"):
+    with lock.held(stack, "restore"):
         if into:
             restore_beside(stack, moment, terminal)
         else:
@@ -102,7 +102,7 @@ def change_places(
     """
     replicas = len(running(stack.replicas())) or stack.wanted
     swapped = False
-    up.ensure_image(stack, Images(stack), terminal)
+    up.ensure_image(Images(stack), terminal)
     try:
         prepare()
         with terminal.step("putting it in the old data's place"):

@@ -19,7 +19,7 @@ def rollback(terminal: Terminal) -> None:
     """Replace the replicas by those of an earlier image."""
     began = time.monotonic()
     stack = Stack.read()
-    with lock.held(stack.project, "rollback") as held:
+    with lock.held(stack, "rollback") as held:
         images = Images(stack)
         service = program.Service.find(stack, images, held)
         base = service.image
@@ -28,10 +28,10 @@ def rollback(terminal: Terminal) -> None:
 
         wanted = os.environ.get("TO", "")
         image = named(wanted, images) if wanted else before(base, service.running, images)
-        if not rollout.stale(image) and service.is_whole:
+        if not rollout.stale(image) and service.is_whole and images.current() == image:
             terminal.say(f"{service.count} of {image.name} serve already")
             return
-        rollout.to(image, base=base, pointed=images.current() or base)
+        rollout.to(image, base=base)
         images.prune()
         terminal.say(
             f"{service.count}: {program.change(base, image)}; the schema stays as it is; "
@@ -57,10 +57,11 @@ def before(base: Image, running: list[Container], images: Images) -> Image:
     Raises:
         Refusal: None is known.
     """
-    # A rollback that was broken off left a newer version behind: this one finishes it.
     others = [images.find(one.image) for one in running if one.image != base.id]
-    if any(other and other.tag > base.tag for other in others):
-        return base
+    versions = sorted((other for other in others if other), key=lambda other: other.tag)
+    if versions:
+        # A deploy that was broken off left a newer version, and a rollback an older one.
+        return base if versions[-1].tag > base.tag else versions[-1]
     image = images.find(images.reference(base.replaces)) if base.replaces else None
     if image is None:
         others_left = [tag for tag in images.tags() if tag != base.tag]

@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from host.commands import Refusal
-from ops.docker import DockerError, compose, docker, inspect, last_lines
+from ops.docker import DockerError, compose, docker, inspect, last_exit_code, last_lines
 from ops.images import Image, Images
+from ops.masquerade import masquerade
 from ops.memory import Budget
 from ops.stack import SERVICE, Container, Stack, State, ids
 from ops.terminal import StopRequested, Terminal
@@ -16,6 +18,8 @@ from ops.terminal import StopRequested, Terminal
 _POLL_SECONDS = 0.2
 # How long a new replica may take until it is healthy; see DEPLOY_SECONDS.
 _PATIENCE_SECONDS = 60
+_SETTLING_SECONDS = 0.5
+_BUSY = timedelta(seconds=10)
 
 
 class UnhealthyError(Refusal):
@@ -81,28 +85,30 @@ class Rollout:
         """Return the replicas that a rollout of this image would replace."""
         return [one for one in self._stack.replicas() if self.is_stale(one, image)]
 
-    def to(self, image: Image, *, base: Image, pointed: Image) -> None:
+    def to(self, image: Image, *, base: Image) -> None:
         """Replace what is stale; come back to the base image where that fails.
+
+        What Compose would start moves to the image when as many replicas of it as are wanted are
+        healthy, and before the last old one drains: at no moment is an image of which nobody knows
+        whether it works what `docker compose up` starts.
 
         Args:
             image: What shall run.
             base: What runs now.
-            pointed: What Compose would run now.
 
         Raises:
-            UnhealthyError: A new replica was not healthy in time, and the base image serves.
+            UnhealthyError: A new replica was not healthy in time; none of it is left.
             StopRequested: Somebody wanted to stop, and a whole service is there.
         """
-        self._images.point_at(image)
         try:
-            self._replace(lambda one: self._has_to_go(one, image), watch=True)
+            self._replace(image, lambda one: self._has_to_go(one, image), watch=True)
         except UnhealthyError as error:
             self._come_back(image, base, error)
-            raise UnhealthyError(f"{error}\n{base.name} goes on serving") from None
-        except (StopRequested, Refusal):
-            if not self._runs(image):
-                self._images.point_at(pointed)
-            raise
+            raise UnhealthyError(f"{error}\n{self._what_serves(base)}") from None
+
+    def runs(self, image: Image) -> bool:
+        """Whether there is a replica of an image."""
+        return any(one.image == image.id for one in self._stack.replicas())
 
     def _has_to_go(self, replica: Container, image: Image) -> bool:
         if replica.id in self._started:
@@ -110,29 +116,33 @@ class Rollout:
         # A deploy that was killed may have left new ones that nobody has seen healthy.
         return self.is_stale(replica, image) or replica.state is not State.HEALTHY
 
-    def _runs(self, image: Image) -> bool:
-        return any(one.image == image.id for one in self._stack.replicas())
+    def _what_serves(self, base: Image) -> str:
+        healthy = [one for one in self._stack.replicas() if one.state is State.HEALTHY]
+        if any(one.image == base.id for one in healthy):
+            return f"{base.name} goes on serving"
+        return f"and no replica of {base.name} is healthy: see `make doctor`"
 
     def _come_back(self, image: Image, base: Image, error: UnhealthyError) -> None:
         if image.id == base.id:
             return
         self._images.point_at(base)
-        if not self._runs(image):
+        if not self.runs(image):
             return
         self._started.clear()
         self._terminal.say(f"{error.what}: going back to {base.name}")
         try:
-            self._replace(lambda one: one.image == image.id, watch=False)
+            self._replace(base, lambda one: one.image == image.id, watch=False)
         except Refusal as second:
             raise Refusal(
                 f"{error}\nand {base.name} does not start any more either: {second}\n"
                 "Some replicas serve: see `make doctor`"
             ) from None
 
-    def _replace(self, stale: Callable[[Container], bool], *, watch: bool) -> None:
+    def _replace(self, image: Image, stale: Callable[[Container], bool], *, watch: bool) -> None:
         """Replace replicas batch by batch.
 
         Args:
+            image: What the new ones are of.
             stale: Which ones have to go.
             watch: Whether somebody may stop it between batches.
         """
@@ -147,24 +157,43 @@ class Rollout:
                 continue
             missing = self._wanted - (len(replicas) - len(old))
             if not old and missing <= 0:
+                self._images.point_at(image)
                 return
             if watch:
                 self._terminal.checkpoint()
             batch = max(0, min(self._pace.surge, missing))
             if batch:
-                self._start(batch, replicas, watch=watch)
+                self._start(batch, image, replicas, watch=watch)
+            if missing <= batch:
+                self._settle_on(image)
             self._drain(old[: max(0, len(replicas) + batch - self._wanted)])
 
-    def _start(self, count: int, beside: list[Container], *, watch: bool) -> None:
+    def _settle_on(self, image: Image) -> None:
+        """Have Compose start what has just proven itself."""
+        self._images.point_at(image)
+        # Whoever typed `docker compose up` shortly before will replace the new ones: Compose runs
+        # the one-shots first, and then does what it had decided before them.
+        time.sleep(_SETTLING_SECONDS)
+        while self._is_compose_at_work():
+            time.sleep(_POLL_SECONDS)
+        self._await_health(self._started, watch=False)
+
+    def _is_compose_at_work(self) -> bool:
+        started = datetime.now(UTC) - _BUSY
+        return any(
+            one.state is not State.STOPPED or one.started > started
+            for one in self._stack.containers()
+            if one.service in self._stack.one_shots
+        )
+
+    def _start(self, count: int, image: Image, beside: list[Container], *, watch: bool) -> None:
         known = {one.id for one in beside}
         with self._terminal.step(f"starting {_replicas(count)} beside {len(beside)}") as step:
             fresh: list[Container] = []
             try:
-                compose(
-                    *("up", "--detach", "--no-deps", "--no-recreate", "--no-build"),
-                    *(f"--scale={SERVICE}={len(beside) + count}", SERVICE),
-                )
+                self._start_beside(image, len(beside) + count)
                 fresh = self._new_beside(known)
+                _check_image(fresh, image)
                 # Those of earlier batches too: a version may well crash after its first minute.
                 self._await_health({*ids(fresh), *self._started}, watch=watch)
             except (UnhealthyError, StopRequested):
@@ -175,6 +204,15 @@ class Rollout:
                 raise UnhealthyError(f"no new replica starts: {refusal}") from None
             self._started.update(ids(fresh))
             step.found = f"{', '.join(one.name for one in fresh)} healthy"
+
+    def _start_beside(self, image: Image, total: int) -> None:
+        new = self._images.reference(image.tag)
+        with masquerade(self._images.pointer, new) as environment:
+            compose(
+                *("up", "--detach", "--no-deps", "--no-recreate", "--no-build"),
+                *(f"--scale={SERVICE}={total}", SERVICE),
+                environment=environment,
+            )
 
     def _new_beside(self, known: set[str]) -> list[Container]:
         return [one for one in self._stack.replicas() if one.id not in known]
@@ -220,6 +258,12 @@ class Rollout:
                 raise Refusal(f"{one.name} cannot be removed: try `docker rm --force {one.name}`")
 
 
+def _check_image(fresh: list[Container], image: Image) -> None:
+    for one in fresh:
+        if one.image != image.id:
+            raise UnhealthyError(f"{one.name} was started from another image than {image.name}")
+
+
 def _replicas(count: int) -> str:
     return "1 new replica" if count == 1 else f"{count} new replicas"
 
@@ -229,4 +273,4 @@ def _what(replica: Container) -> str:
         return f"{replica.name} ran out of its memory (API_MEMORY)"
     if replica.state is State.UNHEALTHY:
         return f"{replica.name} is unhealthy{replica.complaint}"
-    return f"{replica.name} ended with exit code {replica.exit_code}"
+    return f"{replica.name} ended with exit code {last_exit_code(replica.id)}"

@@ -31,7 +31,7 @@ def rotate(terminal: Terminal) -> None:
     """Make a password, teach it to the database, then forget the old one."""
     began = time.monotonic()
     stack = Stack.read()
-    with lock.held(stack.project, "change of the password"):
+    with lock.held(stack, "change of the password"):
         if not any(one.state is State.HEALTHY for one in stack.containers("db")):
             raise Refusal("the database does not run: `make up` first")
         with terminal.step("making a new password"):

@@ -39,6 +39,7 @@ class Container:
     started: datetime
     out_of_memory: bool
     complaint: str  # what its last health check said, to end a sentence with
+    is_checked: bool = False  # whether it has a health check
 
     @classmethod
     def from_inspect(cls, found: dict[str, Any]) -> "Container":
@@ -57,6 +58,7 @@ class Container:
             started=datetime.fromisoformat(found["State"]["StartedAt"]),
             out_of_memory=found["State"]["OOMKilled"],
             complaint=_complaint(found["State"]),
+            is_checked="Health" in found["State"],
         )
 
 

@@ -2,13 +2,15 @@
 
 import sys
 import time
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
 from host.commands import Refusal
 from ops import deploy, lock, preflight, program
 from ops.docker import ROOT, DockerError, compose, docker, last_lines
 from ops.https import Endpoint
-from ops.images import Images, new_tag
+from ops.images import Image, Images, new_tag
+from ops.masquerade import masquerade
 from ops.rollout import Rollout
 from ops.stack import Container, Stack, State, running
 from ops.terminal import Terminal
@@ -16,6 +18,9 @@ from ops.terminal import Terminal
 # On a slow disk, a first database takes its time.
 _WAIT_SECONDS = 180
 _ANSWER_SECONDS = 15
+_POLL_SECONDS = 0.2
+# What has been up for so long did not crash at once.
+_STEADY = timedelta(seconds=3)
 # What services read from the repository when they start, and never again: Compose mounts it, and
 # sees no difference when it changes. Traefik watches its own; the app is deployed.
 _READ_AT_START = {
@@ -29,22 +34,26 @@ _READ_AT_START = {
 
 
 def up(terminal: Terminal) -> None:
-    """Check, build if nothing was built yet, start, and see that it answers."""
+    """Check, build if there is nothing that works, start, and see that it answers."""
     began = time.monotonic()
     stack = Stack.read()
     preflight.check(stack)
-    with lock.held(stack.project, "start") as held:
+    with lock.held(stack, "start") as held:
         images = Images(stack)
         check_settings()
-        is_first = ensure_image(stack, images, terminal)
-        roll_out(stack, images, terminal, held)
+        image = choose_image(stack, images, terminal)
+        if image == images.current() and running(stack.replicas()):
+            roll_out(stack, images, image, terminal, held)
+        restarts = {one.id: one.restarts for one in stack.containers()}
         try:
             with terminal.step("starting the stack"):
-                start(stack, terminal)
+                start(stack, images, image, terminal)
+                await_steadiness(stack, restarts, terminal)
         except Refusal:
-            if is_first:  # and not worth starting again, once its author has changed something
-                images.point_at_nothing()
+            if image != images.current():
+                images.forget(image.tag)
             raise
+        images.point_at(image)
         restart_outdated(stack, terminal)
         endpoint = Endpoint(stack.domain, *stack.published(443))
         with terminal.step(f"asking {endpoint.url}"):
@@ -56,20 +65,57 @@ def up(terminal: Terminal) -> None:
     )
 
 
-def ensure_image(stack: Stack, images: Images, terminal: Terminal) -> bool:
-    """Build the first image; `make deploy` builds all later ones.
+def choose_image(stack: Stack, images: Images, terminal: Terminal) -> Image:
+    """Return what to start: what Compose would, or this tree's version where that does not work.
 
-    Returns:
-        Whether this one is the first.
+    `make deploy` brings all later versions.
     """
     current = images.current()
-    # One without a tag of ours was built by Compose alone, for a start that may have failed.
-    if current and (current.tag or running(stack.replicas())):
-        return False
+    if current and any_healthy(stack, terminal):
+        return images.adopt(current)
+    # One without a tag of ours was built by Compose alone, and has not served yet.
+    if current and current.tag and not has_failed(stack):
+        return current
+    image = build(images, current, terminal)
+    if current and current.tag and image.has_content_of(current):
+        images.forget(image.tag)
+        return current
+    return image
+
+
+def any_healthy(stack: Stack, terminal: Terminal) -> bool:
+    """Whether a replica is healthy, once those that are starting have got somewhere."""
+    before = {one.id: one.restarts for one in stack.replicas()}
+    while True:
+        replicas = stack.replicas()
+        if any(one.state is State.HEALTHY for one in replicas):
+            return True
+        if not any(
+            one.state is State.STARTING and one.restarts == before.get(one.id) for one in replicas
+        ):
+            return False
+        terminal.checkpoint()
+        time.sleep(_POLL_SECONDS)
+
+
+def has_failed(stack: Stack) -> bool:
+    """Whether the present version did not come up: its replicas are ill, or its migration is."""
+    return bool(running(stack.replicas())) or any(
+        one.exit_code for one in stack.containers("migrate")
+    )
+
+
+def build(images: Images, replaces: Image | None, terminal: Terminal) -> Image:
+    """Build this tree's version."""
     tag = new_tag(datetime.now(UTC))
     with terminal.step(f"building {tag}"):
-        images.point_at(images.build(tag, replaces="", terminal=terminal))
-    return True
+        return images.build(tag, replaces=replaces.tag if replaces else "", terminal=terminal)
+
+
+def ensure_image(images: Images, terminal: Terminal) -> None:
+    """Build the first image, where there is none yet."""
+    if not images.current():
+        images.point_at(build(images, None, terminal))
 
 
 def check_settings() -> None:
@@ -84,30 +130,33 @@ def check_settings() -> None:
         raise Refusal(str(error)) from None
 
 
-def roll_out(stack: Stack, images: Images, terminal: Terminal, held: lock.Lock) -> None:
+def roll_out(
+    stack: Stack, images: Images, image: Image, terminal: Terminal, held: lock.Lock
+) -> None:
     """Apply changed settings to replicas that serve; Compose would stop them all first."""
-    current = images.current()
-    if current is None or not running(stack.replicas()):
-        return
     service = program.Service.find(stack, images, held)
     rollout = Rollout(stack, images, terminal, service.replicas)
-    if rollout.stale(current):
+    if rollout.stale(image):
         rollout.check_memory()
-        deploy.migrate(images, images.adopt(current), terminal)
-        rollout.to(current, base=service.image, pointed=current)
+        deploy.migrate(images, image, terminal)
+        rollout.to(image, base=service.image)
 
 
-def start(stack: Stack, terminal: Terminal) -> None:
-    """Start what does not run yet.
+def start(stack: Stack, images: Images, image: Image, terminal: Terminal) -> None:
+    """Start what does not run yet, with an image that Compose may not know of before it works.
 
     Raises:
         Refusal: It fails; whatever did is quoted.
     """
     before = {one.service for one in running(stack.containers())}
+    name = images.pointer if image == images.current() else images.reference(image.tag)
     try:
-        compose(
-            *("up", "--detach", "--wait", f"--wait-timeout={_WAIT_SECONDS}"), given_up_by=terminal
-        )
+        with masquerade(images.pointer, name) as environment:
+            compose(
+                *("up", "--detach", "--wait", f"--wait-timeout={_WAIT_SECONDS}"),
+                environment=environment,
+                given_up_by=terminal,
+            )
     except Refusal as refusal:
         containers = stack.containers()
         failed = failed_one_shots(stack, containers)
@@ -118,6 +167,29 @@ def start(stack: Stack, terminal: Terminal) -> None:
                 compose("stop", *sorted(begun))
         said = "\n".join(failed) or unwell(containers) or f"the stack does not start: {refusal}"
         raise Refusal(said) from None
+
+
+def await_steadiness(stack: Stack, restarts: Mapping[str, int], terminal: Terminal) -> None:
+    """Return once everything has been up for a moment; Compose takes what it started for well.
+
+    Args:
+        stack: What was started.
+        restarts: How often each container had come back before.
+        terminal: Who may give it up.
+
+    Raises:
+        Refusal: Something crashes that has no health check to tell.
+    """
+    while True:
+        containers = [one for one in running(stack.containers()) if not one.is_checked]
+        ill = [one for one in containers if one.restarts > restarts.get(one.id, 0)]
+        if said := unwell(ill + [one for one in containers if one.state is State.CRASHING]):
+            raise Refusal(said)
+        latest = max((one.started for one in containers), default=datetime.now(UTC) - _STEADY)
+        if latest <= datetime.now(UTC) - _STEADY:
+            return
+        terminal.checkpoint()
+        time.sleep(_POLL_SECONDS)
 
 
 def restart_outdated(stack: Stack, terminal: Terminal) -> None:
@@ -144,7 +216,8 @@ def unwell(containers: list[Container]) -> str:
     """Say what does not stay up."""
     for one in containers:
         if one.state in {State.CRASHING, State.UNHEALTHY} or one.restarts:
-            what = f"crashed {one.restarts} times" if one.restarts else f"is {one.state}"
+            times = "once" if one.restarts == 1 else f"{one.restarts} times"
+            what = f"crashed {times}" if one.restarts else f"is {one.state}"
             return f"{one.name} {what}{one.complaint}, its last words:\n  {last_lines(one.id)}"
     return ""
 

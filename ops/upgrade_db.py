@@ -25,7 +25,7 @@ def upgrade(terminal: Terminal) -> None:
     began = time.monotonic()
     stack = Stack.read()
     backup.require(stack)
-    with lock.held(stack.project, "upgrade"):
+    with lock.held(stack, "upgrade"):
         here, wanted = (int(one) for one in restore.step("versions").split()[-2:])
         if here == wanted:
             terminal.say(f"the database is of PostgreSQL {here}, as POSTGRES_IMAGE is")

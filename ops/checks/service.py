@@ -135,7 +135,7 @@ def one_shots(facts: Facts) -> Finding:
 
 def rollout(facts: Facts) -> Finding:
     """All replicas run one version: no deploy was broken off."""
-    holder = lock.holder()
+    holder = lock.holder(facts.stack.project)
     if holder:
         return good(f"{holder} is under way")
     found = facts.running(SERVICE)
@@ -154,7 +154,7 @@ def rollout(facts: Facts) -> Finding:
 
 def settings(facts: Facts) -> Finding:
     """What runs was started with the present settings."""
-    if lock.holder():
+    if lock.holder(facts.stack.project):
         return good("are being applied")
     changed = {
         one.service

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 MAKEFILE = Path(__file__).parents[2] / "Makefile"
-HOSTILE = """a $(shell touch shell) `touch ticks` $$(touch dollars) $HOME "; touch quote; # 'é' \\"""
+HOSTILE = """$(shell touch shell) `touch ticks` $$(touch dollars) $HOME "; touch quote; # 'é' \\"""
 
 
 @pytest.fixture

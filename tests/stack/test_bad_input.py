@@ -86,7 +86,6 @@ def test_port_that_is_taken_is_refused(stack: Stack, variable: str) -> None:
 def test_user_who_may_not_use_docker_is_told_how_to(stack: Stack) -> None:
     """Whichever program they try."""
     nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    (stack.folder / ".deploy.lock").unlink(missing_ok=True)
     os.chown(stack.folder, 65534, 65534)
     variables = ("env", "HOME=/nonexistent", "PATH=/usr/local/bin:/usr/bin:/bin")
     for target in ("up", "deploy", "rollback", "doctor"):
@@ -146,3 +145,37 @@ def test_first_start_that_fails_can_be_repaired(stack: Stack) -> None:
     assert running(stack) == []
     stack.run("make", "up")
     poll("https://localhost", stack.answers)
+
+
+def test_code_that_crashes_is_built_again_once_it_is_mended(stack: Stack) -> None:
+    """Though Compose has started it; until then, its own last words say what is wrong."""
+    main = stack.folder / "app/main.py"
+    good = main.read_text()
+    main.write_text("raise SystemExit('a setting is missing')\n")
+    try:
+        stack.run("docker", "compose", "up", "--detach", "--build")
+        done = stack.run("make", "up", check=False)
+    finally:
+        main.write_text(good)
+    assert done.returncode != 0
+    assert "a setting is missing" in done.stderr
+    stack.run("make", "up")
+    assert stack.answers()
+
+
+def test_service_that_crashes_again_and_again_fails_the_start(stack: Stack, tmp_path: Path) -> None:
+    """Though it has no health check, so that Compose takes it for started."""
+    crashing = tmp_path / "crashing.yaml"
+    image = docker("compose", "config", "--images", "db").split()[0]
+    crashing.write_text(
+        f"services:\n  crashing:\n    image: {image}\n    restart: unless-stopped\n"
+        "    entrypoint: [sh, -c, 'sleep 1; echo nobody to write to; exit 3']\n"
+        "    tmpfs: [/var/lib/postgresql]\n"
+    )
+    stack.environment["COMPOSE_FILE"] = f"compose.yaml:{crashing}"
+    for start in ("the first", "one that finds everything running"):
+        done = stack.run("python3", "-m", "ops.up", check=False)
+        assert done.returncode != 0, start
+        assert "crashing-1 crashed " in done.stderr
+        assert "nobody to write to" in done.stderr
+    assert stack.answers()

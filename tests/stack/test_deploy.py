@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from ops import lock
 from tests.stack import report
 from tests.stack.events import harm, settle
 from tests.stack.load import Load, assert_stored_once, steady_load
 from tests.stack.stack import Stack, copy_of_repository, docker, poll, running_with_ca
+from tests.stack.steps import KILLED, STEPS, TYPED, before
 
 REPLICAS = 4
 # Where it does not matter how many are replaced at a time: all at once is quickest, but leaves
@@ -290,8 +292,7 @@ def test_one_change_at_a_time(stack: Stack) -> None:
     before = ids(stack)
     change_code(stack)
     first = start(stack, "python3", "-m", "ops.deploy")
-    lock = stack.folder / ".deploy.lock"
-    poll("the first one's lock", lambda: lock.exists() and f" {first.pid}," in lock.read_text())
+    poll("the first one's lock", lambda: lock.holder(stack.project))
     for command in ("deploy", "up", "rollback"):
         done = stack.run("python3", "-m", f"ops.{command}", check=False)
         assert done.returncode == 1
@@ -402,6 +403,52 @@ def test_deploy_that_is_killed_leaves_nothing_bad_behind(stack: Stack) -> None:
             kill_deploy(stack, surge=1)
         stack.run("make", "deploy", BY_HALVES)
     assert images(stack) == {current(stack)}
+
+
+@pytest.mark.parametrize(
+    "steps", [STEPS.keys() - {"move"}, {"move"}], ids=["at each step", "before it moves"]
+)
+def test_compose_up_during_a_deploy_starts_nothing_unproven(
+    stack: Stack, tmp_path: Path, steps: set[str]
+) -> None:
+    """Whenever it is typed: what runs is what had been proven by then, and requests go on."""
+    old = images(stack)
+    change_code(stack)
+    with nothing_lost(stack):
+        variables = [f"{name}={value}" for name, value in before(steps, TYPED, tmp_path).items()]
+        done = stack.run("env", *variables, "make", "deploy", AT_ONCE, check=False)
+        assert {step for step in STEPS if (tmp_path / step).exists()} == steps
+        poll("a whole service", lambda: is_whole(stack))
+    # A deploy whose new replicas were taken away has not come into service, and says so.
+    assert (images(stack) == old) == (done.returncode != 0) == (steps == {"move"}), done.stderr
+    assert images(stack) == {current(stack)}
+    assert_compose_changes_nothing(stack)
+
+
+@pytest.mark.parametrize("step", ["move", "drain"])
+def test_compose_up_after_a_deploy_that_was_killed_starts_nothing_unproven(
+    stack: Stack, tmp_path: Path, step: str
+) -> None:
+    """Until all new replicas had been healthy, it brings back the old ones."""
+    old = images(stack)
+    change_code(stack)
+    with nothing_lost(stack):
+        variables = before([step], KILLED, tmp_path) | {"SURGE": f"{REPLICAS}"}
+        command = [f"{name}={value}" for name, value in variables.items()]
+        done = stack.run("env", *command, "python3", "-m", "ops.deploy", check=False)
+        assert done.returncode == -9
+        stack.compose("up", "--detach")
+        poll("a whole service", lambda: is_whole(stack))
+    assert (images(stack) == old) == (step == "move")
+    assert images(stack) == {current(stack)}
+
+
+def assert_compose_changes_nothing(stack: Stack) -> None:
+    """To Compose, replicas are as it would have started them itself."""
+    as_deployed = ids(stack)
+    stack.compose("up", "--detach")
+    assert ids(stack) == as_deployed
+    assert is_whole(stack)
 
 
 def test_crash_loop_backs_off_and_is_named(stack: Stack, tmp_path: Path) -> None:
