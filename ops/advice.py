@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from ops.memory import MIB, Budget
+from ops.memory import LEAST, MIB, VARIABLES, Budget
 
 # Of all processors, in the busiest five minutes: from here on, growth needs more of them.
 BUSY = 0.8
@@ -18,8 +18,6 @@ IDLE = 0.25
 NEAR = 0.85
 HEADROOM = 1.5
 _STEP = 32 * MIB
-# `migrate` has the replicas' limit, and needs more than they do.
-_LEAST_MEMORY = 128 * MIB
 SLOW_SECONDS = 1.0
 # Two replicas are the fewest that outlive one of them.
 FEWEST = 2
@@ -27,14 +25,6 @@ HISTORY_SECONDS = 600
 # What may be taken away is judged over longer than what is missing.
 LONG_SECONDS = 1800
 
-_MEMORY = {
-    "api": "API_MEMORY",
-    "db": "DB_MEMORY",
-    "traefik": "TRAEFIK_MEMORY",
-    "backup": "BACKUP_MEMORY",
-    "offsite": "OFFSITE_MEMORY",
-    "prometheus": "METRICS_MEMORY",
-}
 _CPUS = {"api": "API_CPUS", "db": "DB_CPUS", "traefik": "TRAEFIK_CPUS"}
 
 
@@ -168,7 +158,7 @@ def _memory(usage: Usage) -> Iterator[Advice]:
             wanted = _rounded(one.memory * HEADROOM)
             yield _limit(usage, name, wanted, f"{name} had {most} of its {limit}")
         elif name == "api" and usage.seconds >= LONG_SECONDS and not usage.is_too_little:
-            wanted = max(_rounded(one.memory * HEADROOM), _LEAST_MEMORY)
+            wanted = max(_rounded(one.memory * HEADROOM), LEAST[name])
             if wanted < one.memory_limit / 2:
                 yield _limit(
                     usage, name, wanted, f"a replica had no more than {most} of its {limit}"
@@ -176,10 +166,14 @@ def _memory(usage: Usage) -> Iterator[Advice]:
 
 
 def _limit(usage: Usage, name: str, wanted: int, why: str) -> Advice:
-    variable = _MEMORY.get(name)
+    variable = VARIABLES.get(name)
     if not variable:
         return Advice(f"{why}: raise its limit in compose.yaml to {wanted // MIB} MiB")
     settings = {variable: f"{wanted // MIB}m"}
+    if name in usage.budget.others:
+        with_more = replace(usage.budget, others={**usage.budget.others, name: wanted})
+        if with_more.largest <= usage.replicas < usage.budget.largest:
+            return Advice(f"{why}, and the machine has no room for more: it needs more memory")
     if name != "api" or wanted <= usage.budget.replica:
         return Advice(why, settings)
     room = replace(usage.budget, replica=wanted).largest - 1  # a deploy adds one

@@ -1,10 +1,12 @@
-"""Whether the memory limits of all services fit this machine together."""
+"""Whether the memory limits of all services fit this machine together, and which would."""
 
 import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from host.commands import Refusal
+from ops import dotenv
 from ops.docker import docker
 from ops.stack import SERVICE, Stack
 
@@ -12,6 +14,26 @@ MIB = 1 << 20
 
 # The kernel, the engine, sshd and a shell: what a small Debian server needs beside containers.
 HOST_BYTES = 256 * MIB
+
+VARIABLES = {
+    "api": "API_MEMORY",
+    "db": "DB_MEMORY",
+    "traefik": "TRAEFIK_MEMORY",
+    "backup": "BACKUP_MEMORY",
+    "offsite": "OFFSITE_MEMORY",
+    "prometheus": "METRICS_MEMORY",
+}
+BUFFERS = "DB_SHARED_BUFFERS"
+# With less, a service does not outlive a load. What is usual stands in compose.yaml.
+LEAST = {
+    "api": 96 * MIB,
+    "db": 160 * MIB,
+    "traefik": 128 * MIB,
+    "backup": 128 * MIB,
+    "offsite": 128 * MIB,
+    "prometheus": 128 * MIB,
+}
+_STEP = 8 * MIB
 
 
 @dataclass(frozen=True)
@@ -52,6 +74,33 @@ class Budget:
         """What all of them may take together, in bytes."""
         return replicas * self.replica + sum(self.others.values())
 
+    def fitting(self, replicas: int, free: Collection[str]) -> dict[str, int]:
+        """Return limits with which the stack fits this machine, and a deploy's replica besides.
+
+        Each service gets its least, and all get the same share of what they usually have above.
+
+        Args:
+            replicas: How many shall serve.
+            free: The services whose limits nobody has set.
+
+        Returns:
+            The limits, by service; none where the usual ones fit, or not even the least do.
+        """
+        counts = dict.fromkeys(self.others, 1) | {SERVICE: replicas + 1}
+        usual = self.others | {SERVICE: self.replica}
+        free = [name for name in LEAST if name in usual and name in free]
+        fixed = sum(counts[name] * size for name, size in usual.items() if name not in free)
+        least = sum(counts[name] * min(LEAST[name], usual[name]) for name in free)
+        above = sum(counts[name] * max(0, usual[name] - LEAST[name]) for name in free)
+        room = self.machine - HOST_BYTES - fixed - least
+        if room >= above or room < 0:
+            return {}
+        return {
+            name: LEAST[name] + (usual[name] - LEAST[name]) * room // above // _STEP * _STEP
+            for name in free
+            if usual[name] > LEAST[name]
+        }
+
     def check(self, replicas: int, *, extra: int = 0) -> None:
         """Refuse a number of replicas that does not fit.
 
@@ -75,6 +124,26 @@ class Budget:
             + (f"The most that fits is {fits}: " if fits > 0 else "Not even one fits: ")
             + "change API_REPLICAS or API_MEMORY in .env, or go on regardless with FORCE=1"
         )
+
+
+def fitting(stack: Stack, replicas: int) -> dict[str, str]:
+    """Return the lines of `.env` with which a stack fits this machine; none where it does so far.
+
+    What somebody has set stays.
+    """
+    given = dotenv.given()
+    free = [name for name, variable in VARIABLES.items() if variable not in given]
+    found = settings(Budget.read(stack).fitting(replicas, free))
+    return {name: value for name, value in found.items() if name not in given}
+
+
+def settings(limits: Mapping[str, int]) -> dict[str, str]:
+    """Return the lines of `.env` that set limits, and what has to go with them."""
+    found = {VARIABLES[name]: f"{size // MIB}m" for name, size in limits.items()}
+    if "db" in limits:
+        # A quarter is usual; all of what it usually has would fill a small limit.
+        found[BUFFERS] = f"{limits['db'] // MIB // 4}MB"
+    return found
 
 
 def limit(service: dict[str, Any], of: str = "memory") -> float:

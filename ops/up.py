@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from host.commands import Refusal
-from ops import deploy, lock, preflight, program
+from ops import deploy, dotenv, lock, memory, preflight, program
 from ops.docker import ROOT, DockerError, compose, docker, last_lines
 from ops.https import Endpoint
 from ops.images import Image, Images, new_tag
@@ -36,7 +36,7 @@ _READ_AT_START = {
 def up(terminal: Terminal) -> None:
     """Check, build if there is nothing that works, start, and see that it answers."""
     began = time.monotonic()
-    stack = Stack.read()
+    stack = fit(Stack.read(), terminal)
     preflight.check(stack)
     with lock.held(stack, "start") as held:
         images = Images(stack)
@@ -63,6 +63,18 @@ def up(terminal: Terminal) -> None:
         f"{endpoint.url} answers from {service.count} of {service.image.name}; "
         f"{time.monotonic() - began:.1f} s in all"
     )
+
+
+def fit(stack: Stack, terminal: Terminal) -> Stack:
+    """Size what nobody has set a limit for to this machine, where the usual limits do not fit."""
+    settings = memory.fitting(stack, max(stack.wanted, len(running(stack.replicas()))))
+    if not settings or not dotenv.is_read():
+        return stack
+    machine = f"{memory.Budget.read(stack).machine / memory.MIB:,.0f} MiB"
+    dotenv.add(settings, f"For a machine with {machine}, by `make up`; without them it sizes anew.")
+    lines = ", ".join(f"{name}={value}" for name, value in settings.items())
+    terminal.say(f"sized to this machine's {machine}, in .env: {lines}")
+    return Stack.read()
 
 
 def choose_image(stack: Stack, images: Images, terminal: Terminal) -> Image:

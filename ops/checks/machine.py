@@ -20,7 +20,7 @@ from ops import preflight
 from ops.checks import world
 from ops.docker import docker, inspect
 from ops.finding import Facts, Finding, Level, bad, good, warning
-from ops.memory import MIB, Budget
+from ops.memory import MIB, Budget, fitting
 from ops.prometheus import Prometheus
 from ops.stack import SERVICE
 
@@ -95,6 +95,9 @@ def memory(facts: Facts) -> Finding:
     """The limits of everything that runs fit together, with the replica that a deploy adds."""
     budget = Budget.read(facts.stack)
     replicas = max(facts.stack.wanted, len(facts.running(SERVICE)))
+    if lines := fitting(facts.stack, replicas):
+        says = f"the usual limits do not fit {budget.machine / MIB:,.0f} MiB"
+        return warning(says, f"`make up` sets {', '.join(lines)}")
     budget.check(replicas, extra=1)
     return good(
         f"{replicas} replicas and the rest may take {budget.total(replicas) / MIB:,.0f} of "

@@ -77,6 +77,10 @@ def memory(most: int, limit: int, killed: int = 0, restarts: int = 0) -> Service
 
 FOUR_ON_TWO = replace(USUAL, replicas=4)
 TWO_ON_FOUR = replace(USUAL, cores=4, busy=2.2)
+# What `make up` leaves of 1 GB has room for two replicas and a deploy's, and no more.
+SIZED = Budget(
+    957 * MIB, 96 * MIB, {"db": 160 * MIB, "traefik": 128 * MIB, "docker-proxy": 64 * MIB}
+)
 WIDE = Budget(machine=1 << 40, replica=128 * MIB, others={})
 
 
@@ -150,6 +154,11 @@ def room(mib: int, replica: int = 128) -> Budget:
         (usage(API, memory(200, 512, 1)), "db ran out of its 512 MiB once", "DB_MEMORY=768m"),
         (usage(API, memory(500, 512)), "db had 500 of its 512 MiB", "DB_MEMORY=768m"),
         (usage(API, memory(500, 512), is_history=False), "nothing to change", ""),
+        (
+            usage(API, memory(150, 160), budget=SIZED),
+            "db had 150 of its 160 MiB, and the machine has no room for more",
+            "",
+        ),
         (
             usage(memory(500, 512), budget=room(256 + 3 * 768, 512)),
             "api had 500 of its 512 MiB",

@@ -3,7 +3,7 @@
 import pytest
 
 from host.commands import Refusal
-from ops.memory import MIB, Budget
+from ops.memory import MIB, VARIABLES, Budget, settings
 
 SMALL = Budget(
     machine=2048 * MIB, replica=256 * MIB, others={"db": 512 * MIB, "traefik": 256 * MIB}
@@ -44,3 +44,61 @@ def test_who_insists_may(monkeypatch: pytest.MonkeyPatch) -> None:
     """FORCE=1, for whoever knows that limits are rarely reached."""
     monkeypatch.setenv("FORCE", "1")
     SMALL.check(100)
+
+
+def usual(megabytes: int, **others: int) -> Budget:
+    """Return the arithmetic of a machine with the limits of compose.yaml."""
+    limits = {"traefik": 512, "db": 512, "docker-proxy": 64} | others
+    return Budget(megabytes * MIB, 256 * MIB, {name: size * MIB for name, size in limits.items()})
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "sizes"),
+    [
+        pytest.param(957, {"api": 104, "db": 176, "traefik": 144}, id="1 GB"),
+        pytest.param(1967, {"api": 232, "db": 464, "traefik": 464}, id="2 GB"),
+        pytest.param(3915, {}, id="4 GB"),
+        pytest.param(7936, {}, id="8 GB"),
+        pytest.param(64300, {}, id="64 GB"),
+    ],
+)
+def test_limits_are_sized_to_the_machine(megabytes: int, sizes: dict[str, int]) -> None:
+    """Where the usual ones fit they stay; what is sized fits with the replica of a deploy."""
+    budget = usual(megabytes)
+    found = budget.fitting(2, VARIABLES)
+    assert {name: size // MIB for name, size in found.items()} == sizes
+    replica = found.pop("api", budget.replica)
+    Budget(budget.machine, replica, budget.others | found).check(2, extra=1)
+
+
+def test_backups_take_their_share() -> None:
+    """2 GB with backups: everything gets less."""
+    found = usual(1967, backup=512).fitting(2, VARIABLES)
+    assert {name: size // MIB for name, size in found.items()} == {
+        "api": 184,
+        "db": 360,
+        "traefik": 352,
+        "backup": 352,
+    }
+
+
+def test_limits_that_somebody_has_set_are_left_alone() -> None:
+    """The others get what these leave."""
+    found = usual(1967).fitting(2, VARIABLES.keys() - {"db"})
+    assert {name: size // MIB for name, size in found.items()} == {"api": 224, "traefik": 440}
+
+
+def test_machine_too_small_for_the_least_is_refused_with_the_arithmetic() -> None:
+    """Nothing is written down that cannot work."""
+    assert usual(512).fitting(2, VARIABLES) == {}
+    with pytest.raises(Refusal, match="2 replicas do not fit"):
+        usual(512).check(2)
+
+
+def test_database_keeps_its_pages_in_a_quarter_of_its_limit() -> None:
+    """All of what it usually has would fill a small one."""
+    assert settings({"api": 104 * MIB, "db": 176 * MIB}) == {
+        "API_MEMORY": "104m",
+        "DB_MEMORY": "176m",
+        "DB_SHARED_BUFFERS": "44MB",
+    }
