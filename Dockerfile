@@ -1,4 +1,7 @@
-ARG PYTHON_IMAGE
+ARG PYTHON_IMAGE=pinned
+
+# With a name, so that another image can take its place; in full, so that Dependabot finds it.
+FROM python:3.14.8-slim AS pinned
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /build

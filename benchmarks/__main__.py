@@ -20,7 +20,7 @@ from benchmarks.progress import Progress
 from benchmarks.project import Project
 from benchmarks.results import Results
 from benchmarks.visit import Visit, visit
-from host import images
+from host import images, stand_in
 from host.commands import Refusal, say
 
 FOLDER = Path(__file__).parent / "results"
@@ -104,7 +104,7 @@ def scale(seconds: float) -> None:
 def prepare(peers: list[Peer]) -> None:
     """Make the images, and the data that all will serve."""
     say("building the images")
-    images.ensure_base()
+    images.ensure([stand_in.BASE])
     client.build()
     for peer in [BERTH, *peers]:  # Berth's own first: others start from it
         Project(peer).compose("build", "--quiet")

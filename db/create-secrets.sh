@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Runs before everything else: refuses settings that cannot work, then makes what must be secret.
 set -euo pipefail
+# In the image's own, [A-Za-z] matches letters with accents.
+export LC_ALL=C
 
 if [[ ! $DOMAIN =~ ^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$ ]]; then
-    echo "DOMAIN=$DOMAIN: give the bare host name, such as example.org, without scheme, port or path"
+    echo "DOMAIN=$DOMAIN: give the bare host name, such as example.org, without scheme, port or path; a name with other letters as browsers send it, such as xn--bcher-kva.example"
     exit 1
 fi
 if [[ -n $ACME_CA_SERVER && ! $ACME_CA_SERVER =~ ^https://[^/]+/ ]]; then

@@ -1,4 +1,4 @@
-"""Make sure that an engine answers, Compose is recent enough and every image is here.
+"""Make sure that an engine answers, Compose and it are recent enough, and every image is here.
 
 Each step costs a fraction of a second when there is nothing to do, and a variable turns it off:
 `HOST_INSTALL=no` installs and starts no engine, `HOST_PULL=no` asks no registry,
@@ -7,7 +7,7 @@ Each step costs a fraction of a second when there is nothing to do, and a variab
 
 import sys
 
-from host import compose, engine, images
+from host import checkout, compose, engine, images
 from host.commands import carried_out
 
 
@@ -17,6 +17,7 @@ def prepare() -> None:
     Raises:
         Refusal: It cannot be made ready.
     """
+    checkout.ensure()
     engine.ensure()
     compose.ensure()
     images.ensure(images.named_by_compose())

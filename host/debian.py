@@ -4,13 +4,17 @@ import os
 import platform
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from host.commands import Refusal, output, run
 
-# The release whose packages are new enough: Docker Engine 28, Compose 2.40, Python 3.14,
-# PostgreSQL 18. While it is in testing its Release file may be past its date.
+# The release that stand-ins for images are built from: Python 3.14, PostgreSQL 18. While it is in
+# testing its Release file may be past its date.
 SUITE = "forky"
+# The stable release whose Docker Engine (26) and Compose (2.26) are new enough; the one before has
+# others that are not.
+STABLE = "trixie"
 UNDATED = "Acquire::Check-Valid-Until=false"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
@@ -31,22 +35,26 @@ def is_installable() -> bool:
     return os.geteuid() == 0 and "debian" in family and shutil.which("apt-get") is not None
 
 
-def mirror() -> str:
-    """Return the address of the Debian mirror in apt's own configuration.
+def mirror(label: str = "Debian") -> str:
+    """Return the address of a Debian mirror in apt's own configuration.
+
+    Args:
+        label: What its Release file calls it; `Debian-Security` is the one for security updates.
 
     Raises:
         Refusal: apt names none.
     """
     targets = output(
-        "apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN)", "Created-By: Packages"
+        *("apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)"),
+        "Created-By: Packages",
     )
     for line in (targets or "").splitlines():
-        address, _, origin = line.partition(" ")
-        if origin == "Debian":
+        address, _, of = line.partition(" ")
+        if of == f"Debian {label}":
             return address
     if targets == "" or targets is None:
         raise Refusal("apt has no package lists yet: run `apt-get update`, then try again")
-    raise Refusal("apt's configuration names no Debian mirror to take packages from")
+    raise Refusal(f"apt's configuration names no {label} mirror to take packages from")
 
 
 def candidate(package: str) -> str:
@@ -60,7 +68,7 @@ def candidate(package: str) -> str:
 
 def update() -> None:
     """Fetch apt's package lists."""
-    run(["apt-get", "-o", UNDATED, "-q", "update"], purpose="fetch apt's lists", environment=_QUIET)
+    run(["apt-get", "-q", "update"], purpose="fetch apt's lists", environment=_QUIET)
 
 
 def install(packages: Sequence[str]) -> None:
@@ -72,14 +80,28 @@ def install(packages: Sequence[str]) -> None:
     )
 
 
-def offer_from_suite(packages: Sequence[str]) -> None:
-    """Let apt see `SUITE`, for these packages alone: nothing else is upgraded to it."""
+def offer_from_stable(packages: Sequence[str]) -> None:
+    """Let apt take these packages from `STABLE`, with their updates, and nothing else by itself.
+
+    The priorities are those of ordinary packages and of backports, so they are in nobody's way once
+    the host itself becomes that release.
+    """
+    sources = [(mirror(), STABLE)]
+    with suppress(Refusal):
+        sources.append((mirror("Debian-Security"), f"{STABLE}-security"))
     Path("/etc/apt/sources.list.d/berth.sources").write_text(
-        f"Types: deb\nURIs: {mirror()}\nSuites: {SUITE}\nComponents: main\n"
-        f"Signed-By: {KEYRING}\nCheck-Valid-Until: no\n"
+        "\n".join(
+            f"Types: deb\nURIs: {address}\nSuites: {suite}\nComponents: main\n"
+            f"Signed-By: {KEYRING}\n"
+            for address, suite in sources
+        )
     )
+    pins = ((names, suite) for _, suite in sources for names in ("*", " ".join(packages)))
     Path("/etc/apt/preferences.d/berth").write_text(
-        f"Package: *\nPin: release n={SUITE}\nPin-Priority: -1\n\n"
-        f"Package: {' '.join(packages)}\nPin: release n={SUITE}\nPin-Priority: 990\n"
+        "\n".join(
+            f"Package: {names}\nPin: release n={suite}\n"
+            f"Pin-Priority: {100 if names == '*' else 500}\n"
+            for names, suite in pins
+        )
     )
     update()

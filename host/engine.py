@@ -19,6 +19,8 @@ _PACKAGES = (
     "tini-static",
 )
 _LOG = Path("/var/log/dockerd.log")
+# Engine 25 brought `start_interval`, with which a container is healthy in under a second.
+OLDEST = 25
 
 FORBIDDEN = (
     "Docker runs, but you may not use it: `sudo usermod -aG docker $USER`, then log in again"
@@ -27,17 +29,41 @@ FORBIDDEN = (
 
 def answers() -> bool:
     """Whether an engine answers to the `docker` command."""
-    return output("docker", "version", "--format", "{{.Server.Version}}") is not None
+    return bool(version())
+
+
+def version() -> str:
+    """Return the version of the engine that answers to the `docker` command; empty if none does."""
+    return output("docker", "version", "--format", "{{.Server.Version}}") or ""
+
+
+def is_too_old(version: str) -> bool:
+    """Whether an engine does not know everything in compose.yaml."""
+    major = version.partition(".")[0]
+    return major.isdigit() and int(major) < OLDEST
 
 
 def ensure() -> None:
     """Make sure that an engine answers, installing and starting one if need be.
 
     Raises:
-        Refusal: None answers and this program may not, or cannot, change that.
+        Refusal: None answers and this program may not, or cannot, change that; or it is too old.
     """
-    if answers():
-        return
+    if not answers():
+        bring_up()
+    if is_too_old(version()):
+        raise Refusal(
+            f"Docker Engine {version()} is too old: Berth needs {OLDEST} or newer "
+            "(https://docs.docker.com/engine/install/)"
+        )
+
+
+def bring_up() -> None:
+    """Start an engine, installing one if there is none.
+
+    Raises:
+        Refusal: This program may not, or cannot.
+    """
     if is_forbidden(_complaint()):
         raise Refusal(FORBIDDEN)
     if os.environ.get("DOCKER_HOST"):
@@ -63,7 +89,8 @@ def install() -> None:
     say("no Docker Engine here: installing one from the distribution's packages")
     debian.update()
     if debian.release().get("ID") == "debian":
-        debian.offer_from_suite(_PACKAGES)
+        if is_too_old(debian.candidate("docker.io")):
+            debian.offer_from_stable(_PACKAGES)
         debian.install(_PACKAGES)
     else:
         debian.install(["docker.io", "docker-compose-v2", "docker-buildx"])

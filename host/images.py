@@ -1,20 +1,27 @@
-"""The images that Compose and the Dockerfile name: pulled, or else built from packages."""
+"""The images that Compose and Dockerfiles name: pulled, or else replaced by stand-ins.
+
+A registry's refusal (no such tag, a rate limit, a log-in) is an error in its own words. Stand-ins
+are built only where no registry has ever answered: not where it cannot be reached, and not by a
+machine that has other images of the stack from that registry, which is only cut off for now.
+"""
 
 import json
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from host import debian
-from host.commands import Refusal, allowed, output, run, say
+from host import registry, stand_in
+from host.commands import Refusal, allowed, output, say
 
-_RECIPES = Path(__file__).parent / "recipes"
-_TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
-# As in the official image, apt keeps nothing that would swell every layer.
-_NO_CACHE = 'Dir::Cache { pkgcache ""; srcpkgcache ""; }; APT::Keep-Downloaded-Packages "false";'
-BASE = f"debian:{debian.SUITE}-slim"
+_FROM = re.compile(
+    r"^FROM\s+(?:--platform=\S+\s+)?(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE | re.MULTILINE
+)
+_ARG = re.compile(r"(?m)^ARG\s+(\w+)=(\S+)")
+# For an image that is not here, a registry may be slow; one that has a stand-in can wait.
+_PATIENCE = 30
+_HASTE = 2
 
 
 def named_by_compose() -> list[str]:
@@ -34,22 +41,48 @@ def named_by_compose() -> list[str]:
     return references(json.loads(done.stdout))
 
 
-def references(configuration: dict[str, dict[str, dict[str, object]]]) -> list[str]:
-    """Return what a Compose configuration pulls: images, and build arguments named `*_IMAGE`."""
+def references(configuration: dict[str, Any]) -> list[str]:
+    """Return what a Compose configuration pulls, for its services and to build on."""
     found: set[str] = set()
     built: set[str] = set()
     for service in configuration["services"].values():
         found.add(str(service["image"]))
         build = service.get("build")
-        if isinstance(build, dict):
+        if build:
             built.add(str(service["image"]))
-            arguments = build.get("args", {})
-            found.update(str(value) for name, value in arguments.items() if name.endswith("_IMAGE"))
+            found |= _bases_of(build)
     return sorted(found - built)
 
 
+def _bases_of(build: dict[str, Any]) -> set[str]:
+    """Return what a service's build needs, besides the contexts that Compose gives it."""
+    file = Path(build["context"]) / build.get("dockerfile", "Dockerfile")
+    if not file.is_file():
+        return set()  # Compose will say so
+    found = bases(file.read_text(), build.get("args") or {}, build.get("target", ""))
+    return found - set(build.get("additional_contexts") or {}) - {"scratch"}
+
+
+def bases(dockerfile: str, arguments: dict[str, str | None], target: str = "") -> set[str]:
+    """Return the images that a Dockerfile needs.
+
+    Args:
+        dockerfile: Its text.
+        arguments: Build arguments; None leaves one at its default.
+        target: The stage to build; left out, it is the last.
+    """
+    values = dict(_ARG.findall(dockerfile)) | {k: v for k, v in arguments.items() if v}
+    stages: dict[str, str] = {}
+    for image, name in _FROM.findall(dockerfile):
+        base = re.sub(r"\$\{?(\w+)\}?", lambda variable: values.get(variable[1], ""), image)
+        stages[name or str(len(stages))] = stages.get(base, base)
+    # A stage that only gives an image a name needs it once something else is built on that name.
+    needed = [target or next(reversed(stages)), *re.findall(r"--from=(\S+)", dockerfile)]
+    return {stages.get(stage, stage) for stage in needed}
+
+
 def ensure(wanted: Iterable[str]) -> None:
-    """Make sure that images are on this machine.
+    """Make sure that images are on this machine, the official ones wherever a registry answers.
 
     Args:
         wanted: Image references with a tag, such as `postgres:18.4`.
@@ -57,98 +90,72 @@ def ensure(wanted: Iterable[str]) -> None:
     Raises:
         Refusal: One is neither here, nor to be pulled, nor to be built.
     """
-    for reference in wanted:
-        if not _is_here(reference) and not _pull(reference):
-            _build(reference)
+    here = {one: stand_in.is_here(one) for one in wanted}
+    standing_in = {one: here[one] and stand_in.is_one(one) for one in here}
+    pulled_from = {registry.of(one) for one in here if _was_pulled(one) and not standing_in[one]}
+    registries = Registries()
+    for reference in here:
+        if not here[reference]:
+            _obtain(reference, registries, pulled_from)
+        elif standing_in[reference]:
+            _renew(reference, registries)
 
 
-def _is_here(reference: str) -> bool:
-    return output("docker", "image", "inspect", "--format", "{{.Id}}", reference) is not None
+class Registries:
+    """The registries of one run; one that does not answer is asked once."""
+
+    def __init__(self) -> None:
+        self._silent: dict[str, str] = {}
+
+    def pull(self, reference: str, *, seconds: float) -> str:
+        """Pull an image.
+
+        Args:
+            reference: Its name.
+            seconds: How long to wait for an answer.
+
+        Returns:
+            Why no registry was asked or did answer; empty once the image is here.
+
+        Raises:
+            Refusal: The registry answered that it would not give it.
+        """
+        if not allowed("HOST_PULL"):
+            return "HOST_PULL=no"
+        name = registry.of(reference)
+        if name not in self._silent:
+            try:
+                registry.pull(reference, seconds=seconds)
+            except registry.Unreachable as found:
+                self._silent[name] = f"no registry answers ({found})"
+        return self._silent.get(name, "")
 
 
-def _pull(reference: str) -> bool:
-    return allowed("HOST_PULL") and output("docker", "pull", "--quiet", reference) is not None
+def _was_pulled(reference: str) -> bool:
+    digests = output("docker", "image", "inspect", "--format={{.RepoDigests}}", reference)
+    return digests not in {None, "[]"}
 
 
-def _build(reference: str) -> None:
-    name, tag = split(reference)
-    recipe = _RECIPES / name
-    if not allowed("HOST_BUILD"):
-        raise Refusal(f"the image {reference} is not here, cannot be pulled, and HOST_BUILD=no")
-    if not recipe.is_dir():
-        raise Refusal(
-            f"the image {reference} cannot be pulled, and host/recipes has no {name} to build"
-        )
-    ensure_base()
-    say(f"no registry yields {reference}: building it from Debian's and PyPI's packages")
-    run(
-        [
-            "docker",
-            "build",
-            "--quiet",
-            f"--tag={reference}",
-            f"--label=berth.built-for={reference}",
-            f"--build-arg=BASE={BASE}",
-            f"--build-arg=VERSION={tag}",
-            str(recipe),
-        ],
-        purpose=f"build {reference}",
-    )
-
-
-def split(reference: str) -> tuple[str, str]:
-    """Split an image reference into its last name and the version that starts its tag.
-
-    >>> split("example.org/library/postgres:18.4-trixie")
-    ('postgres', '18.4')
-
-    Raises:
-        Refusal: The tag does not start with a version.
-    """
-    name, _, tag = reference.rpartition("/")[2].partition(":")
-    version = re.match(r"v?(\d+(?:\.\d+)*)", tag.partition("@")[0])
-    if version is None:
-        raise Refusal(f"the image {reference} cannot be pulled, and its tag names no version")
-    return name, version[1]
-
-
-def ensure_base() -> None:
-    """Make sure that the Debian image that the recipes start from is here.
-
-    Raises:
-        Refusal: It cannot be pulled, and this machine cannot build it.
-    """
-    if _is_here(BASE) or _pull(BASE):
+def _obtain(reference: str, registries: Registries, pulled_from: set[str]) -> None:
+    """Pull an image that is not here, or build what stands in for it."""
+    why_not = registries.pull(reference, seconds=_PATIENCE)
+    if not why_not:
         return
-    if not debian.is_installable():
+    if allowed("HOST_PULL") and registry.of(reference) in pulled_from:
         raise Refusal(
-            "no registry answers, and images can only be built on Debian or Ubuntu as root"
+            f"the image {reference} cannot be pulled: {why_not}, though others came from there: "
+            "try again later, or let HOST_PULL=no build a stand-in"
         )
-    say(f"no registry yields {BASE}: building it with mmdebstrap")
-    if output("mmdebstrap", "--version") is None:
-        debian.update()
-        debian.install(["mmdebstrap"])
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "base.tar"
-        run(
-            [
-                "mmdebstrap",
-                "--variant=minbase",
-                f"--aptopt={debian.UNDATED.replace('=', ' ')}",
-                "--dpkgopt=path-exclude=/usr/share/man/*",
-                "--dpkgopt=path-exclude=/usr/share/doc/*",
-                "--dpkgopt=path-exclude=/usr/share/locale/*",
-                # Package installs inside a build trust whom this machine trusts: as the bundle,
-                # and as an addition for when ca-certificates is installed and writes it anew.
-                "--customize-hook=mkdir -p $1/etc/ssl/certs $1/usr/local/share/ca-certificates",
-                f"--customize-hook=upload {_TRUSTED} {_TRUSTED}",
-                f"--customize-hook=upload {_TRUSTED} /usr/local/share/ca-certificates/host.crt",
-                f"--customize-hook=echo '{_NO_CACHE}' > $1/etc/apt/apt.conf.d/no-cache",
-                "--customize-hook=rm -rf $1/var/lib/apt/lists $1/var/cache/apt/*.bin",
-                debian.SUITE,
-                str(tree),
-                f"deb [signed-by={debian.KEYRING}] {debian.mirror()} {debian.SUITE} main",
-            ],
-            purpose=f"build {BASE}",
-        )
-        run(["docker", "import", "--change=CMD bash", str(tree), BASE], purpose=f"import {BASE}")
+    stand_in.build(reference, why_not)
+
+
+def _renew(reference: str, registries: Registries) -> None:
+    """Put the official image in the place of a stand-in, or a newer stand-in."""
+    try:
+        if not registries.pull(reference, seconds=_HASTE):
+            say(f"{reference} is the official image now, in place of the stand-in")
+            return
+    except Refusal as refusal:
+        say(f"a stand-in goes on in its place: {refusal}")
+    if allowed("HOST_BUILD") and not stand_in.is_current(reference):
+        stand_in.build(reference, "its recipe has changed")

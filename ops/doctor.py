@@ -19,6 +19,7 @@ Check = Callable[[Facts], Finding]
 
 GOING_LIVE: dict[str, Check] = {
     "docker": machine.versions,
+    "images": machine.stand_ins,
     "engine": machine.live_restore,
     "logs": machine.logs,
     "memory": machine.memory,

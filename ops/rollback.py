@@ -63,6 +63,8 @@ def before(base: Image, running: list[Container], images: Images) -> Image:
         # A deploy that was broken off left a newer version, and a rollback an older one.
         return base if versions[-1].tag > base.tag else versions[-1]
     image = images.find(images.reference(base.replaces)) if base.replaces else None
+    if image is None and base.replaces:
+        raise Refusal(gone(base.replaces, images.tags()))
     if image is None:
         others_left = [tag for tag in images.tags() if tag != base.tag]
         raise Refusal(
@@ -71,6 +73,18 @@ def before(base: Image, running: list[Container], images: Images) -> Image:
             else f"{base.name} is the first version here: there is nothing to go back to"
         )
     return image
+
+
+def gone(tag: str, left: list[str]) -> str:
+    """Say how to come by a version whose image was removed."""
+    commit = [*tag.split("-"), ""][2]
+    checkout = f"`git checkout {commit}`, then `make deploy`,"
+    again = checkout if commit else "`make deploy` of its files"
+    others = f"; or {_choice(left)}" if left else ""
+    return (
+        f"the image of {tag} is no longer here, as after `docker system prune --all`: {again} "
+        f"builds it again{others}"
+    )
 
 
 def _choice(tags: list[str]) -> str:

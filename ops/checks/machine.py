@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from host import compose as host_compose
+from host import engine as host_engine
+from host import images, stand_in
 from host.commands import output
 from ops import preflight
 from ops.checks import world
@@ -24,10 +26,9 @@ from ops.memory import MIB, Budget, fitting
 from ops.prometheus import Prometheus
 from ops.stack import SERVICE
 
-# traefik/dynamic needs 3.7; it speaks versions of Docker's API from 1.40 on, while Traefik before
-# 3.6.1 spoke 1.24 alone, which Docker 29 no longer does.
+# traefik/dynamic needs 3.7; Traefik before 3.6.1 spoke a version of Docker's API that Docker 29 no
+# longer does.
 _TRAEFIK = (3, 7)
-_API = (1, 40)
 _DAEMON = Path("/etc/docker/daemon.json")
 _FULL = 0.1
 _SOON = timedelta(days=14)
@@ -51,9 +52,22 @@ def versions(facts: Facts) -> Finding:
     tag = _numbers(traefik.rpartition(":")[2])
     if tag and tag < _TRAEFIK:
         return bad(f"{says}: the routes need Traefik 3.7", "leave TRAEFIK_IMAGE out of .env")
-    if _numbers(engine["ApiVersion"]) < _API:
-        return bad(f"{says}: Traefik needs API 1.40", "install a Docker Engine from 19.03 on")
+    if host_engine.is_too_old(engine["Version"]):
+        oldest = host_engine.OLDEST
+        return bad(f"{says}: the engine is too old", f"install Docker Engine {oldest} or newer")
     return good(says)
+
+
+def stand_ins(facts: Facts) -> Finding:
+    """Images are the official ones, rather than what was built where no registry answered."""
+    wanted = images.references(facts.stack.configuration)
+    found = [one for one in wanted if stand_in.is_one(one)]
+    if found:
+        return warning(
+            f"built here, as no registry answered: {', '.join(found)}",
+            "`make up` puts the official ones in their place once their registry answers",
+        )
+    return good(f"none of the {len(wanted)} is a stand-in")
 
 
 def live_restore(facts: Facts) -> Finding:

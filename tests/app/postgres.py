@@ -14,7 +14,8 @@ PASSWORD = "only-for-this-test"
 def image() -> str:
     """The one that the stack runs on, so that both are tested with the same server."""
     pinned = re.search(r"\$\{POSTGRES_IMAGE:-(.+?)\}", (ROOT / "compose.yaml").read_text())
-    return os.environ.get("POSTGRES_IMAGE") or (pinned.group(1) if pinned else "postgres:18")
+    assert pinned
+    return os.environ.get("POSTGRES_IMAGE") or pinned[1]
 
 
 def docker(*command: str, timeout: float = 60) -> str:

@@ -1,18 +1,27 @@
 """What a machine needs is found out from Compose, and from what is there."""
 
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from host import compose, images
+from host import checkout, compose, engine, images, stand_in
+from host.checkout import ROOT
 from host.commands import Refusal
 
 
-def test_images_to_pull_are_those_that_nobody_builds() -> None:
-    """A service may use an image that another one builds; build arguments name images too."""
-    configuration: dict[str, dict[str, dict[str, object]]] = {
+def test_images_to_pull_are_those_that_nobody_builds(tmp_path: Path) -> None:
+    """A service may use an image that another one builds; what that is built on counts, too."""
+    (tmp_path / "Dockerfile").write_text("ARG PYTHON_IMAGE\nFROM $PYTHON_IMAGE\n")
+    arguments = {"PYTHON_IMAGE": "python:3.14.8-slim", "APP_VERSION": "dev"}
+    configuration = {
         "services": {
             "api": {
                 "image": "shop-api:current",
-                "build": {"args": {"PYTHON_IMAGE": "python:3.14.8-slim", "APP_VERSION": "dev"}},
+                "build": {"context": str(tmp_path), "args": arguments},
             },
             "migrate": {"image": "shop-api:current"},
             "db": {"image": "postgres:18.6"},
@@ -34,13 +43,100 @@ def test_recipe_and_version_come_from_the_reference(
     reference: str, expected: tuple[str, str]
 ) -> None:
     """Whatever mirror it names."""
-    assert images.split(reference) == expected
+    assert stand_in.split(reference) == expected
 
 
 def test_image_without_a_version_cannot_be_rebuilt() -> None:
     """`latest` says nothing about what to build."""
     with pytest.raises(Refusal, match="names no version"):
-        images.split("postgres:latest")
+        stand_in.split("postgres:latest")
+
+
+def test_a_checkout_for_its_owner_alone_is_opened_to_containers(tmp_path: Path) -> None:
+    """But not its own folder, nor what is nobody else's business."""
+    for name in ("db/init/role.sh", "keys/password", ".env", "traefik/routes.yml"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+        file.chmod(0o700 if name.endswith(".sh") else 0o600)
+    (tmp_path / ".gitignore").write_text("keys/\n")
+    for folder in (tmp_path, *(path for path in tmp_path.rglob("*") if path.is_dir())):
+        folder.chmod(0o700)
+    checkout.ensure(tmp_path)
+    modes = {
+        str(path.relative_to(tmp_path)): f"{path.stat().st_mode & 0o777:o}"
+        for path in (tmp_path, *tmp_path.rglob("*"))
+        if path.name != ".gitignore"
+    }
+    assert modes == {
+        ".": "700",
+        ".env": "600",
+        "db": "755",
+        "db/init": "755",
+        "db/init/role.sh": "755",
+        "keys": "700",
+        "keys/password": "600",
+        "traefik": "755",
+        "traefik/routes.yml": "644",
+    }
+
+
+@pytest.mark.parametrize("program", ["host", "ops.doctor"])
+def test_a_python_that_is_too_old_says_so(program: str) -> None:
+    """Or goes over to a newer one, of which there is none on this PATH."""
+    old = (
+        "import sys; sys.version_info = (3, 9, 2, 'final', 0);"
+        f"import runpy; runpy.run_module('{program}', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", old],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/nowhere"},
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("berth: python3 is 3.9, and Berth's programs need 3.11 or newer")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_python_that_is_too_old_goes_over_to_a_newer_one(tmp_path: Path) -> None:
+    """With what it was given to do."""
+    (tmp_path / "python3.12").symlink_to(shutil.which("false") or "")  # as pyenv has them
+    newer = tmp_path / "python3.11"
+    newer.write_text('#!/bin/sh\n[ "$2" ] && echo "$@" | tail -c 20\nexit 0\n')
+    newer.chmod(0o755)
+    old = "import sys; sys.version_info = (3, 10, 0, 'final', 0); import ops # and so on"
+    done = subprocess.run(
+        [sys.executable, "-c", old],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+    )
+    assert done.stdout.endswith("ops # and so on\n")
+
+
+@pytest.mark.parametrize("name", ["host/__init__.py", "ops/__init__.py"])
+def test_an_old_python_can_read_what_it_must(name: str) -> None:
+    """As far back as there are servers with it: 3.6 came with Enterprise Linux 8."""
+    ast.parse((ROOT / name).read_text(), feature_version=(3, 6))
+
+
+@pytest.mark.parametrize(
+    ("version", "is_too_old"),
+    [("20.10.24+dfsg1", True), ("24.0.9", True), ("25.0.0", False), ("28.5.2+dfsg4", False)],
+)
+def test_an_engine_before_start_interval_is_too_old(version: str, is_too_old: bool) -> None:
+    """It would end a start with Compose's word for a feature that it lacks."""
+    assert engine.is_too_old(version) is is_too_old
+
+
+def test_an_engine_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a sentence, before anything is pulled."""
+    monkeypatch.setattr(engine, "output", lambda *_: "24.0.9")
+    with pytest.raises(Refusal, match=r"24\.0\.9 is too old: Berth needs 25 or newer"):
+        engine.ensure()
 
 
 @pytest.mark.parametrize(

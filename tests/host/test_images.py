@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from host import images
+from host import images, stand_in
 from tests.stack.stack import docker, poll
 
 
 @pytest.fixture(scope="module")
 def named() -> dict[str, str]:
     """What compose.yaml names, by the last part of the name."""
-    return {images.split(reference)[0]: reference for reference in images.named_by_compose()}
+    return {stand_in.split(reference)[0]: reference for reference in images.named_by_compose()}
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def test_postgres_keeps_its_data_where_the_version_says(named: dict[str, str]) -
     with container("--env=POSTGRES_PASSWORD=x", named["postgres"]) as name:
         mounts = json.loads(docker("inspect", "--format={{json .Mounts}}", name))
         assert [mount["Destination"] for mount in mounts] == ["/var/lib/postgresql"]
-        major = images.split(named["postgres"])[1].partition(".")[0]
+        major = stand_in.split(named["postgres"])[1].partition(".")[0]
         version = f"/var/lib/postgresql/{major}/docker/PG_VERSION"
         poll(
             "the cluster",
@@ -85,7 +85,7 @@ def test_postgres_keeps_its_data_where_the_version_says(named: dict[str, str]) -
 
 def test_python_has_python_and_pip(named: dict[str, str]) -> None:
     """In the version that its tag says."""
-    version = images.split(named["python"])[1]
+    version = stand_in.split(named["python"])[1]
     run = ("run", "--rm", named["python"])
     assert docker(*run, "python", "--version") == f"Python {version}"
     assert "python 3.14" in docker(*run, "pip", "--version")
@@ -94,4 +94,4 @@ def test_python_has_python_and_pip(named: dict[str, str]) -> None:
 def test_traefik_takes_flags(named: dict[str, str]) -> None:
     """Its version is the one that the tag says."""
     said = docker("run", "--rm", named["traefik"], "version")
-    assert images.split(named["traefik"])[1] in said
+    assert stand_in.split(named["traefik"])[1] in said

@@ -137,6 +137,15 @@ def test_a_traefik_that_is_too_old_is_named(facts: Facts) -> None:
     assert machine.versions(facts).says.endswith("traefik:v3.6.9: the routes need Traefik 3.7")
 
 
+def test_an_engine_that_is_too_old_is_bad(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose would refuse `start_interval` there."""
+    said = '{"Server": {"Version": "24.0.9", "ApiVersion": "1.43"}}'
+    monkeypatch.setattr(machine, "docker", lambda *_: said)
+    found = machine.versions(facts)
+    assert short(found).startswith("bad Docker 24.0.9 (API 1.43)")
+    assert found.way_out == "install Docker Engine 25 or newer"
+
+
 def test_a_disk_with_too_little_room_is_bad(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the figures."""
     assert machine.disk(facts).level != "bad"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from host import engine
-from tests.stack.stack import Stack, docker, poll
+from tests.stack.stack import Stack, docker, image, poll
 
 # From the moment that a replica is harmed: seconds within which it must be whole again.
 HEALED_SECONDS = 30
@@ -107,7 +107,7 @@ def restart_database(by: str) -> Event:
                 "--pid=host",
                 "--privileged",
                 "--entrypoint=bash",
-                "postgres:18.6",
+                image("postgres"),
                 "-c",
                 f"kill -KILL {process}",
             )

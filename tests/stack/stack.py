@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ import requests
 from cryptography import x509
 from requests.adapters import HTTPAdapter
 
+from host import images, stand_in
 from tests.ports import free_port
 from tests.stack import pebble
 
@@ -67,6 +69,21 @@ def every_second(folder: Path) -> Path:
     for one in (folder, copy):
         one.chmod(0o755)
     return copy
+
+
+@cache
+def configuration() -> dict[str, Any]:
+    """Return what Compose makes of compose.yaml with every profile and no settings."""
+    config = ["docker", "compose", "--profile=*", "config", "--format=json"]
+    done = _run(config, {"COMPOSE_DISABLE_ENV_FILE": "1"}, REPOSITORY)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def image(name: str) -> str:
+    """Return the image of the stack whose name, without registry and owner, is this."""
+    references = images.references(configuration())
+    return next(one for one in references if stand_in.split(one)[0] == name)
 
 
 def docker(*arguments: str) -> str:

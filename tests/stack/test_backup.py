@@ -226,6 +226,12 @@ def inside(stack: Stack, script: str) -> str:
     ).stdout.strip()
 
 
+def among_copies(stack: Stack, script: str) -> None:
+    """Run a line of sh where copies are made, which must succeed; restic's image has no bash."""
+    (offsite,) = stack.containers("offsite")
+    docker("exec", offsite["Id"], "sh", "-c", script)
+
+
 def flip(stack: Stack, file: str, at: int = 100) -> None:
     """Change one byte of a file; doing it twice undoes it."""
     inside(
@@ -280,16 +286,13 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def test_a_vanished_target_raises_the_alarm_and_stops_nothing(copied: Stack) -> None:
     """Nothing new begins in its place, and copies go on when it is back."""
-    (offsite,) = copied.containers("offsite")
     poll("the first copy", lambda: "copied off the host" in finding(copied)["says"])
-    copied.inside(offsite["Id"], "mv /offsite/repository /offsite/away")
+    among_copies(copied, "mv /offsite/repository /offsite/away")
     with writing(copied, "vanished") as writer:
         poll("the alarm", lambda: "the copy off the host fails" in alarm(copied))
         writer.await_more()
-        copied.inside(offsite["Id"], "test ! -e /offsite/repository/config")
-        copied.inside(
-            offsite["Id"], "rm -rf /offsite/repository; mv /offsite/away /offsite/repository"
-        )
+        among_copies(copied, "test ! -e /offsite/repository/config")
+        among_copies(copied, "rm -rf /offsite/repository; mv /offsite/away /offsite/repository")
         poll("the alarm's end", lambda: alarm(copied) == "")
     assert not writer.refused
 
@@ -315,11 +318,9 @@ def test_a_lost_host_is_restored_from_its_copy(copied: Stack) -> None:
     """With new passwords on the new one; what is copied is there, and encrypted."""
     post(copied, "a name to look for")
     since = time.time()
-    (offsite,) = copied.containers("offsite")
-    copied.inside(
-        offsite["Id"], f"until (($(cat /tmp/copied) > {since + 5:.0f})); do sleep 1; done"
-    )
-    copied.inside(offsite["Id"], "! grep -r 'a name to look for' /offsite")
+    among_copies(copied, f'until [ "$(cat /tmp/copied)" -gt {since + 5:.0f} ]; do sleep 1; done')
+    among_copies(copied, "test -s /offsite/repository/config")
+    among_copies(copied, "! grep -r 'a name to look for' /offsite")
     copied.compose("down")
     volumes = ("database", "backups", "secrets", "offsite-cache", "socket")
     docker("volume", "rm", *(f"{copied.project}_{volume}" for volume in volumes))

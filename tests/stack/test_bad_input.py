@@ -51,6 +51,8 @@ def running(stack: Stack) -> list[str]:
     [
         ("DOMAIN", "https://example.org", "give the bare host name, such as example.org"),
         ("DOMAIN", "example.org/shop", "give the bare host name, such as example.org"),
+        # Of a letter in the image's own locale, en_US.utf8, but of no name in DNS.
+        ("DOMAIN", "exämple.org", "give the bare host name, such as example.org"),
         ("ACME_CA_SERVER", "acme.example.org", "give the URL of the CA's ACME directory"),
         ("ACME_CA_CERTIFICATE", "/nowhere/ca.pem", "there is no such file"),
         ("BIND_ADDRESS", "192.0.2.1", "this machine has no such address"),

@@ -251,6 +251,14 @@ def test_rolling_back_after_a_migration_keeps_the_newer_schema(stack: Stack) -> 
     write_migration(stack, f"ALTER TABLE items ADD COLUMN expanded_{time.time_ns()} text")
     assert "1 migration (" in stack.run("make", "deploy", AT_ONCE).stdout
     revision = sql(stack, "SELECT version_num FROM alembic_version")
+    # As `docker system prune --all` has it: a rebuild, and which one is said.
+    image, kept = f"{stack.project}-api:{old}", f"{stack.project}-api:kept"
+    docker("tag", image, kept)
+    docker("image", "rm", image)
+    refused = stack.run("make", "rollback", check=False)
+    assert f"berth: the image of {old} is no longer here" in refused.stderr
+    docker("tag", kept, image)
+    docker("image", "rm", kept)
     with nothing_lost(stack, "rollback, past a migration"):
         stack.run("make", "rollback", BY_HALVES)
     assert version(stack) == old

@@ -4,9 +4,9 @@ import pytest
 
 from tests.stack.stack import Stack, poll
 
-# What is as it is on a machine for tests: its engine, its neighbours, its clock; and that this
-# stack's domain is nobody's.
-OF_THE_MACHINE = {"engine", "logs", "clock", "address", "dns", "backups"}
+# What is as it is on a machine for tests: where its images come from, its engine, its neighbours,
+# its clock; and that this stack's domain is nobody's.
+OF_THE_MACHINE = {"images", "engine", "logs", "clock", "address", "dns", "backups"}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -18,6 +18,7 @@ from tests.stack.stack import (
     Stack,
     docker,
     every_second,
+    image,
     poll,
     running_with_ca,
 )
@@ -238,7 +239,7 @@ def alertmanager(folder: Path, *options: str, **settings: str) -> Iterator[str]:
     container = docker(
         *("run", "--detach", "--network=none", "--tmpfs=/tmp", "--entrypoint=sh", *variables),
         *(f"--volume={every_second(folder)}:/berth:ro", f"--volume={keys}:/keys:ro", *options),
-        *("prom/alertmanager:v0.33.1", "/berth/alertmanager.sh"),
+        *(image("alertmanager"), "/berth/alertmanager.sh"),
     )
     try:
         poll(
@@ -268,9 +269,10 @@ def test_an_alert_arrives_by_mail(tmp_path: Path) -> None:
     mail = ("--detach", "--env=PYTHONPATH=/site", f"--volume={HERE}/mail.py:/mail.py:ro")
     site = f"--volume={sysconfig.get_path('purelib')}:/site:ro"
     tls = f"--volume={authority.parent}:/tls:ro"
-    image = ("python:3.14.8-slim", "python", "/mail.py", "/tls/pebble.pem", "/tls/pebble-key.pem")
+    program = ("python", "/mail.py", "/tls/pebble.pem", "/tls/pebble-key.pem")
     with alertmanager(tmp_path, *own, SSL_CERT_FILE="/ca.pem", **MAIL) as container:
-        server = docker("run", f"--network=container:{container}", *mail, site, tls, *image)
+        shared = ("run", f"--network=container:{container}", *mail, site, tls)
+        server = docker(*shared, image("python"), *program)
         try:
             alert = "alertname=DiskFull", "--annotation=summary=the disk is full"
             docker("exec", container, "amtool", "alert", "add", *alert, f"--alertmanager.url={AM}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.stack.stack import REPOSITORY, docker
+from tests.stack.stack import REPOSITORY, docker, image
 
 RULES = (REPOSITORY / "metrics/rules.yml").read_text()
 
@@ -379,5 +379,5 @@ def test_figures_are_right_and_alerts_fire_when_they_should_and_only_then(tmp_pa
             f"--volume={REPOSITORY}/metrics:/metrics:ro",
             f"--volume={tmp_path}:/tests:ro",
         ),
-        *("--entrypoint=promtool", "prom/prometheus:v3.5.3", "test", "rules", "/tests/tests.yml"),
+        *("--entrypoint=promtool", image("prometheus"), "test", "rules", "/tests/tests.yml"),
     )

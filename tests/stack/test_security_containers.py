@@ -91,6 +91,14 @@ def test_processes_have_no_capability_left(stack: Stack, service: str) -> None:
     assert {int(value, 16) for value in fields.values()} == {0}
 
 
+def test_what_has_a_thread_for_each_core_fits_its_limit_on_a_large_machine(stack: Stack) -> None:
+    """HAProxy's is 50 processes and threads, which 50 cores would fill."""
+    listed = docker("top", one(stack, "docker-proxy")["Id"], "-eo", "nlwp,comm").splitlines()[1:]
+    threads = [int(line.split()[0]) for line in listed if "haproxy" in line]
+    assert threads
+    assert max(threads) == 1
+
+
 def test_replica_is_the_first_to_go_when_memory_runs_out(stack: Stack) -> None:
     """By the kernel's own score, which counts what each of them uses, too."""
     image = one(stack, "api")["Image"]

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.stack import REPOSITORY, Stack
+from host import images, stand_in
+from tests.stack.stack import REPOSITORY, Stack, configuration
+
+# What Berth is measured with and beside stays as it was measured.
+NEVER_UPDATED = {"benchmarks", ".venv"}
 
 
 def pinned(file: Path) -> dict[str, str]:
@@ -25,12 +29,11 @@ def test_every_requirement_has_one_version_and_its_hashes(name: str) -> None:
     assert not re.search(r"https?://|--index-url|--find-links", text)
 
 
-def test_every_image_has_an_exact_version(stack: Stack) -> None:
+def test_every_image_has_an_exact_version() -> None:
     """No `latest`, no bare major version; a variable may name another."""
-    services = json.loads(stack.compose("config", "--format=json"))["services"]
-    images = {s["image"] for n, s in services.items() if n not in {"api", "migrate", "pebble"}}
-    images.add(services["api"]["build"]["args"]["PYTHON_IMAGE"])
-    assert [one for one in images if not re.search(r":v?\d+\.\d+(\.\d+)?(-\w+)?$", one)] == []
+    found = images.references(configuration())
+    assert found
+    assert [one for one in found if not re.search(r":v?\d+\.\d+(\.\d+)?(-\w+)?$", one)] == []
 
 
 def test_image_is_listed_whole(stack: Stack) -> None:
@@ -51,12 +54,51 @@ def test_image_is_listed_whole(stack: Stack) -> None:
     assert [purl for purl in purls if purl.startswith("pkg:deb/debian/libc6@")]
 
 
-def test_updates_are_proposed_for_packages_and_images() -> None:
-    """Dependabot knows every place where a version is pinned."""
+def looked_after(ecosystem: str, pattern: str) -> list[Path]:
+    """Return the files that Dependabot reads for an ecosystem."""
     text = (REPOSITORY / ".github/dependabot.yml").read_text()
-    ecosystems = set(re.findall(r"package-ecosystem: (\S+)", text))
-    assert ecosystems == {"pip", "docker", "docker-compose"}
-    assert "directories: [/, /tests]" in text
-    # The peers that Berth is measured beside stay as they were measured.
-    found = {one.parent.relative_to(REPOSITORY) for one in REPOSITORY.glob("**/requirements.in")}
-    assert {one for one in found if "peers" not in one.parts} == {Path(), Path("tests")}
+    listed = re.search(rf"package-ecosystem: {ecosystem}\n\s+directories: \[(.+)\]", text)
+    assert listed
+    folders = (one.strip().strip("/") for one in listed[1].split(","))
+    return [file for one in folders for file in REPOSITORY.glob(f"{one}/{pattern}".strip("/"))]
+
+
+def test_updates_are_proposed_for_every_image() -> None:
+    """Written as Dependabot finds and replaces it: an anchor, or a variable in FROM, hides it."""
+    reference = r"([a-z0-9][a-z0-9./_-]*:\w[\w.-]*)"
+    in_compose = re.compile(rf"^ +image:\s+(?:\${{\w+:-)?{reference}}}?(?=\s|$)", re.MULTILINE)
+    in_dockerfile = re.compile(rf"^FROM\s+{reference}(?=\s|$)", re.MULTILINE)
+    found = {
+        reference
+        for pattern, files in (
+            (in_compose, looked_after("docker-compose", "compose*.yaml")),
+            (in_dockerfile, looked_after("docker", "Dockerfile")),
+        )
+        for file in files
+        for reference in pattern.findall(file.read_text())
+    }
+    assert set(images.references(configuration())) <= found
+    pinned_elsewhere = {
+        file
+        for file in REPOSITORY.glob("**/Dockerfile")
+        if in_dockerfile.search(file.read_text()) and not NEVER_UPDATED & set(file.parts)
+    }
+    assert pinned_elsewhere <= set(looked_after("docker", "Dockerfile"))
+
+
+def test_updates_are_proposed_for_every_package() -> None:
+    """Wherever there are requirements."""
+    found = {
+        file
+        for file in REPOSITORY.glob("**/requirements.txt")
+        if not NEVER_UPDATED & set(file.parts)
+    }
+    assert found == set(looked_after("pip", "requirements.txt"))
+
+
+def test_no_version_of_an_image_is_repeated() -> None:
+    """Settings to copy leave them out, or what is copied would outlive every update."""
+    settings = (REPOSITORY / ".env.example").read_text()
+    assert re.findall(r"^\w+_IMAGE=", settings, re.MULTILINE) == []
+    versions = {stand_in.split(one)[1] for one in images.references(configuration())}
+    assert [version for version in versions if version in settings] == []

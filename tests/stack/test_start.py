@@ -47,8 +47,13 @@ def test_starting_again_changes_nothing_and_is_quick(stack: Stack) -> None:
 
 
 def test_replicas_are_found_though_docker_is_slow_to_tell(tmp_path: Path) -> None:
-    """All turn healthy after Traefik has looked, and before it hears of anything new."""
+    """All turn healthy after Traefik has looked, and before it hears of anything new.
+
+    The checkout was made under umask 077, so nobody but its owner may read its files.
+    """
     folder = copy_of_repository(tmp_path)
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(path.stat().st_mode & ~0o077)
     settings = folder / "traefik/docker-proxy.cfg"
     before, backend, after = settings.read_text().partition("default_backend docker\n")
     assert backend
