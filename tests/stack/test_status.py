@@ -258,7 +258,9 @@ def test_every_query_of_grafana_and_of_advise_is_answered(
     queries = [target["expr"].replace("$__rate_interval", "1m") for target in targets]
     assert len(queries) > 20
     for query in [*queries, *usage.FIGURES.values()]:
-        assert ask(watched, client, query) or "berth:backup" in query, query
+        if "berth:backup" not in query:
+            # A look back that takes a value a minute finds none in the first.
+            poll(query, lambda query=query: ask(watched, client, query), seconds=90)  # type: ignore[misc]
 
 
 def test_alert_that_fires_is_named(
