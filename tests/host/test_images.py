@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from host import images, stand_in
-from tests.stack.stack import docker, poll
+from tests.stack.stack import configuration, docker, image, poll, printed
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,63 @@ def test_python_has_python_and_pip(named: dict[str, str]) -> None:
     run = ("run", "--rm", named["python"])
     assert docker(*run, "python", "--version") == f"Python {version}"
     assert "python 3.14" in docker(*run, "pip", "--version")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _every_image() -> None:
+    """Those of profiles too."""
+    images.ensure(images.references(configuration()))
+
+
+BUSYBOX = ("alertmanager", "node-exporter", "postgres-exporter", "prometheus", "restic", "traefik")
+USERS = {
+    "haproxy": "99",
+    "postgres": "0",
+    "python": "0",
+    "restic": "0",
+    "traefik": "0",
+    **dict.fromkeys(("alertmanager", "node-exporter", "postgres-exporter", "prometheus"), "65534"),
+}
+
+
+@pytest.mark.parametrize(("name", "user"), USERS.items())
+def test_images_have_the_users_that_volumes_belong_to(name: str, user: str) -> None:
+    """By number: a volume moves between an official image and what stands in for it."""
+    assert printed("--entrypoint=id", image(name), "-u") == user
+
+
+def test_postgres_has_the_user_and_the_locale_that_clusters_have() -> None:
+    """A server starts in no cluster of a locale that its image lacks."""
+    run = ("--entrypoint=sh", image("postgres"), "-c")
+    assert printed(*run, "id -u postgres; id -g postgres; echo $LANG") == "999\n999\nen_US.utf8"
+    assert "en_US.utf8" in printed(*run, "locale -a").splitlines()
+
+
+@pytest.mark.parametrize("name", BUSYBOX)
+def test_small_images_have_a_plain_shell_and_nothing_to_build_with(name: str) -> None:
+    """What is mounted into them must do with busybox."""
+    script = "for one in bash python3 perl apt-get; do command -v $one; done; busybox | head -n 1"
+    assert printed("--entrypoint=sh", image(name), "-c", script).startswith("BusyBox v")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("haproxy", ["-v"]),
+        ("haproxy", ["haproxy", "-v"]),
+        ("traefik", ["version"]),
+        ("traefik", ["traefik", "version"]),
+        ("restic", ["version"]),
+        ("prometheus", ["--version"]),
+        ("alertmanager", ["--version"]),
+        ("node-exporter", ["--version"]),
+        ("postgres-exporter", ["--version"]),
+    ],
+)
+def test_entry_points_take_flags_and_commands(name: str, arguments: list[str]) -> None:
+    """And the version is the tag's, but for a newer fix."""
+    series = stand_in.split(image(name))[1].rpartition(".")[0]
+    assert f"{series}." in printed(image(name), *arguments)
 
 
 def test_traefik_takes_flags(named: dict[str, str]) -> None:

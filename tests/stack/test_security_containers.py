@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.stack.inside import reaches
-from tests.stack.stack import Stack, docker, printed
+from tests.stack.stack import Stack, configuration, docker, printed
 
 SERVICES = ("traefik", "api", "db", "docker-proxy", "secrets", "migrate")
 # Root in its container, with no capability (or, for the one-shot, the one named below) to use it.
@@ -97,6 +97,11 @@ def test_what_has_a_thread_for_each_core_fits_its_limit_on_a_large_machine(stack
     threads = [int(line.split()[0]) for line in listed if "haproxy" in line]
     assert threads
     assert max(threads) == 1
+    # Go's; Prometheus ends with "pthread_create failed" on 256 cores. The node exporter's own is 1.
+    programs = ("traefik", "prometheus", "alertmanager", "postgres-exporter", "offsite", "fetch")
+    services = configuration()["services"]
+    for name in programs:
+        assert 0 < int(services[name]["environment"]["GOMAXPROCS"]) <= 2, name
 
 
 def test_replica_is_the_first_to_go_when_memory_runs_out(stack: Stack) -> None:
