@@ -10,14 +10,7 @@ from host import debian
 from host.commands import Refusal, allowed, output, run, say
 
 _START_SECONDS = 60
-_PACKAGES = (
-    "docker.io",
-    "docker-cli",
-    "docker-compose",
-    "docker-buildx",
-    "containerd",
-    "tini-static",
-)
+_PACKAGES = ("docker.io", "docker-cli", "docker-compose", "docker-buildx", "containerd")
 _LOG = Path("/var/log/dockerd.log")
 # Engine 25 brought `start_interval`, with which a container is healthy in under a second.
 OLDEST = 25
