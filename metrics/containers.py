@@ -8,6 +8,7 @@ rights. Requests are answered one at a time; containers come and go between two 
 import http.client
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -35,6 +36,8 @@ LAYOUTS = (
 )
 TREES = {"memory": ("", "memory"), "cpu": ("", "cpuacct", "cpu,cpuacct", "cpu")}
 LABEL = "com.docker.compose"
+# Unless it holds an action of the template.
+COMMENT = re.compile(r"(^|\s)#(?!.*{{).*")
 
 
 def ask(path: str, *, seconds: float | None = 5) -> http.client.HTTPResponse:
@@ -137,16 +140,18 @@ class Group:
 
 
 class Files:
-    """When Traefik's files last changed, other than in comments, while this exporter ran."""
+    """When Traefik's files last changed, other than in comments and space, while this exporter ran.
+
+    A change that makes no difference Traefik does not take, and that is no failure.
+    """
 
     def __init__(self) -> None:
         self._seen = self._read()
         self.changed = 0.0
 
     def _read(self) -> list[str]:
-        # A comment may hold an action of the template.
-        lines = (line for file in sorted(FILES.glob("*")) for line in file.open())
-        return [line for line in lines if not line.lstrip().startswith("#") or "{{" in line]
+        text = "\n".join(file.read_text() for file in sorted(FILES.glob("*")))
+        return [said for line in text.splitlines() if (said := COMMENT.sub("", line).rstrip())]
 
     def look(self) -> float:
         """Return the time of the last change, in seconds since 1970; 0 when there was none."""

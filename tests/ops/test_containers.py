@@ -65,3 +65,42 @@ def test_a_container_that_has_gone_has_no_figures(exporter: Any) -> None:  # noq
     found = exporter.Group(ID)
     assert found.cpu_seconds() is None
     assert found.memory() is None
+
+
+ROUTES = """# Routes.
+http:
+  routers: # of the app
+    # {{ if true }}
+    api: {rule: "PathPrefix(`/#`)"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changes"),
+    [
+        ("# Routes.", "# Where to.", False),
+        ("# of the app", "# of it", False),
+        (" # of the app", "", False),
+        ("  routers:", "\n  routers:", False),
+        (": # of", ":    # of", False),
+        ("/#`", "/$`", True),
+        ("# {{ if true", "# {{ if false", True),
+        ("  api:", " api:", True),
+    ],
+)
+def test_a_change_of_routes_is_one_that_traefik_could_take(
+    old: str,
+    new: str,
+    changes: bool,
+    tmp_path: Path,
+    exporter: Any,  # noqa: ANN401
+) -> None:
+    """Or the alert would say that it did not take what makes no difference to it."""
+    exporter.FILES = tmp_path
+    file = tmp_path / "api.yaml"
+    file.write_text(ROUTES)
+    files = exporter.Files()
+    assert files.look() == 0
+    assert old in ROUTES
+    file.write_text(ROUTES.replace(old, new))
+    assert files.look() == (file.stat().st_mtime if changes else 0)
