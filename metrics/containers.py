@@ -2,7 +2,8 @@
 
 Control groups give the figures (version 1 or 2, systemd's layout or Docker's own), the five reads
 of docker-proxy the names. The metrics are called as in cAdvisor, which would need a lot more
-rights. Requests are answered one at a time; containers come and go between two of them.
+rights. Requests are answered one at a time; containers come and go between two of them. Python's
+own library does it all: nothing that the app depends on gets to see what Docker says.
 """
 
 import http.client
@@ -13,15 +14,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
-
-from prometheus_client import CollectorRegistry, make_wsgi_app
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 PORT = 9101
 PROXY = os.environ.get("DOCKER_PROXY", "docker-proxy:2375")
@@ -165,6 +163,49 @@ class Files:
         return self.changed
 
 
+class Exposition:
+    """Metrics as Prometheus reads them."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, list[str]] = {}
+
+    def declare(self, name: str, text: str) -> None:
+        """Give a metric; it is a counter if its name says so."""
+        kind = "counter" if name.endswith("_total") else "gauge"
+        self._lines[name] = [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+
+    def add(self, name: str, value: float, **labels: str) -> None:
+        """Give a value to one that was declared; no label needs escaping."""
+        pairs = ",".join(f'{key}="{label}"' for key, label in labels.items())
+        self._lines[name].append(f"{name}{{{pairs}}} {float(value)!r}")
+
+    def text(self) -> str:
+        """Return all of it."""
+        return "".join(f"{line}\n" for lines in self._lines.values() for line in lines)
+
+
+CPU = "container_cpu_usage_seconds_total"
+WORKING_SET = "container_memory_working_set_bytes"
+ACTIVE_FILES = "container_memory_total_active_file_bytes"
+LIMIT = "container_spec_memory_limit_bytes"
+KILLS = "container_oom_events_total"
+STARTED = "container_start_time_seconds"
+RESTARTS = "container_restarts_total"
+HEALTHY = "container_healthy"
+CHANGED = "berth_traefik_files_changed_timestamp_seconds"
+METRICS = {
+    CPU: "Processor time used",
+    WORKING_SET: "Memory less idle files",
+    ACTIVE_FILES: "The part of it that is files",
+    LIMIT: "Memory at which the kernel kills; 0: none",
+    KILLS: "Out-of-memory kills since this exporter started",
+    STARTED: "When it was last started, since 1970",
+    RESTARTS: "Restarts by the restart policy",
+    HEALTHY: "1 when running and not failing its health check",
+    CHANGED: "When traefik/dynamic last changed since this exporter started; 0: not",
+}
+
+
 class Collector:
     """Reads everything anew at each scrape."""
 
@@ -172,49 +213,32 @@ class Collector:
         self._kills = kills
         self._files = Files()
 
-    def collect(self) -> Iterable[Metric]:
-        """Yield every metric, with the labels `service` and `replica` (the short id)."""
-        labels = ["service", "replica"]
-
-        def counter(name: str, text: str) -> CounterMetricFamily:
-            return CounterMetricFamily(name, text, labels=labels)
-
-        def gauge(name: str, text: str) -> GaugeMetricFamily:
-            return GaugeMetricFamily(name, text, labels=labels)
-
-        cpu = counter("container_cpu_usage_seconds", "Processor time used")
-        working_set = gauge("container_memory_working_set_bytes", "Memory less idle files")
-        files = gauge("container_memory_total_active_file_bytes", "The part of it that is files")
-        limit = gauge(
-            "container_spec_memory_limit_bytes", "Memory at which the kernel kills; 0: none"
-        )
-        kills = counter("container_oom_events", "Out-of-memory kills since this exporter started")
-        started = gauge("container_start_time_seconds", "When it was last started, since 1970")
-        restarts = counter("container_restarts", "Restarts by the restart policy")
-        healthy = gauge("container_healthy", "1 when running and not failing its health check")
-        changed = GaugeMetricFamily(
-            "berth_traefik_files_changed_timestamp_seconds",
-            "When traefik/dynamic last changed since this exporter started; 0: not",
-            value=self._files.look(),
-        )
+    def collect(self) -> str:
+        """Return every metric, with the labels `service` and `replica` (the short id)."""
+        metrics = Exposition()
+        for name, text in METRICS.items():
+            metrics.declare(name, text)
+        metrics.add(CHANGED, self._files.look())
         for found in containers():
-            names = [found["Config"]["Labels"][f"{LABEL}.service"], found["Id"][:12]]
+            names = {
+                "service": found["Config"]["Labels"][f"{LABEL}.service"],
+                "replica": found["Id"][:12],
+            }
             state = found["State"]
             health = state.get("Health", {}).get("Status", "none")
-            healthy.add_metric(
-                names, state["Status"] == "running" and health in {"healthy", "none"}
-            )
-            restarts.add_metric(names, found["RestartCount"])
-            kills.add_metric(names, self._kills.count[found["Id"]])
-            limit.add_metric(names, found["HostConfig"]["Memory"])
-            started.add_metric(names, seconds(state["StartedAt"]))
+            is_healthy = state["Status"] == "running" and health in {"healthy", "none"}
+            metrics.add(HEALTHY, is_healthy, **names)
+            metrics.add(RESTARTS, found["RestartCount"], **names)
+            metrics.add(KILLS, self._kills.count[found["Id"]], **names)
+            metrics.add(LIMIT, found["HostConfig"]["Memory"], **names)
+            metrics.add(STARTED, seconds(state["StartedAt"]), **names)
             group = Group(found["Id"])
             if (used := group.cpu_seconds()) is not None:
-                cpu.add_metric(names, used)
+                metrics.add(CPU, used, **names)
             if memory := group.memory():
-                working_set.add_metric(names, memory[0])
-                files.add_metric(names, memory[1])
-        return [cpu, working_set, files, limit, kills, started, restarts, healthy, changed]
+                metrics.add(WORKING_SET, memory[0], **names)
+                metrics.add(ACTIVE_FILES, memory[1], **names)
+        return metrics.text()
 
 
 def seconds(when: str) -> float:
@@ -222,10 +246,24 @@ def seconds(when: str) -> float:
     return datetime.fromisoformat(f"{when[:19]}+00:00").timestamp()
 
 
-class Handler(WSGIRequestHandler):
-    """Drops whoever is slow, and logs nothing."""
+class Handler(BaseHTTPRequestHandler):
+    """Answers Prometheus; drops whoever is slow, and logs nothing."""
 
     timeout = 5
+    collector: Collector
+
+    def do_GET(self) -> None:
+        """Give the metrics."""
+        try:
+            body = self.collector.collect().encode()
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.send_error(http.HTTPStatus.BAD_GATEWAY, str(error))
+            return
+        self.send_response(http.HTTPStatus.OK)
+        self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Log nothing."""
@@ -235,11 +273,8 @@ def main() -> None:
     """Serve until told to stop."""
     kills = Kills()
     kills.start()
-    registry = CollectorRegistry()
-    registry.register(Collector(kills))
-    server = WSGIServer(("", PORT), Handler)
-    server.set_app(make_wsgi_app(registry))
-    server.serve_forever(poll_interval=3600)
+    Handler.collector = Collector(kills)
+    HTTPServer(("", PORT), Handler).serve_forever(poll_interval=3600)
 
 
 if __name__ == "__main__":

@@ -213,8 +213,17 @@ def test_watching_opens_no_way(watched: Stack) -> None:
     proxy, database = "docker-proxy:2375", "db:5432"
     assert reaches(watched, "prometheus", proxy, database) == [False, False]
     assert reaches(watched, "api", proxy, "containers:9101", "node:9100") == [False] * 3
+    # Prometheus asks for no password, and stands on the replicas' network to ask them.
+    (prometheus,) = watched.containers("prometheus")
+    networks = prometheus["NetworkSettings"]["Networks"].values()
+    hosts = ("prometheus", "status-page", *(one["IPAddress"] for one in networks))
+    answers = [f"{host}:9090" for host in hosts]
+    assert reaches(watched, "api", *answers) == [False] * len(answers)
+    assert reaches(watched, "traefik", "status-page:9090") == [True]
     assert reaches(watched, "traefik", database, "postgres-exporter:9187") == [False, False]
     assert reaches(watched, "containers", proxy, database) == [True, False]
+    # Who may read all environments of this machine runs nothing that the app brings along.
+    assert watched.containers("containers")[0]["Image"] != watched.containers("api")[0]["Image"]
     for service in ("containers", "node", "postgres-exporter"):
         security.test_inner_services_have_no_way_out(watched, service)
 

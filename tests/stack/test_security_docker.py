@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tests.stack.inside import in_network_of
-from tests.stack.stack import Stack
+from tests.stack.inside import in_network_of, reaches
+from tests.stack.stack import REPOSITORY, Stack
 
 # One request as written, path and all: clients would tidy it up.
 ASK = r"""
@@ -145,3 +145,11 @@ def test_the_socket_answers_nobody_but_traefik(stack: Stack) -> None:
         if f"{stack.project}_docker" in stack.containers(service)[0]["NetworkSettings"]["Networks"]
     ]
     assert others == []
+
+
+def test_user_traffic_has_no_way_to_the_proxy(stack: Stack) -> None:
+    """Traefik asks it for its own sake, at one port; no route leads there."""
+    ports = ("docker-proxy:2375", "docker-proxy:8503")
+    assert reaches(stack, "traefik", *ports) == [True, False]
+    routes = (REPOSITORY / "traefik/dynamic").glob("*.yaml")
+    assert not [file.name for file in routes if "docker-proxy" in file.read_text()]
