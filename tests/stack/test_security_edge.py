@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 
@@ -16,9 +16,10 @@ import pytest
 import requests
 
 from tests.stack.inside import attack
-from tests.stack.stack import Stack, poll, running_with_ca
+from tests.stack.stack import Stack, docker, poll, running_with_ca
 
 OK = requests.codes.ok
+OUT = requests.codes.service_unavailable
 ATTACK_SECONDS = 10
 
 
@@ -251,6 +252,52 @@ def test_a_thousand_slow_clients_leave_others_served(edge: Stack, attacks: str, 
     assert after == began
 
 
+def test_traefik_answers_while_there_is_no_replica(edge: Stack) -> None:
+    """503, and when to come back: both while they are ill and once they are gone."""
+    replicas = [one["Id"] for one in edge.containers("api")]
+
+    def refusal() -> Mapping[str, str] | None:
+        with suppress(requests.RequestException):  # sent to one before it was known to be ill
+            answer = edge.get("/items")
+            return answer.headers if answer.status_code == OUT else None
+        return None
+
+    for leave, back in (("pause", "unpause"), ("stop", "start")):
+        docker(leave, *replicas)
+        try:
+            headers = poll("no replica", refusal)
+            assert headers["Retry-After"] == "1"
+            assert headers["X-Content-Type-Options"] == "nosniff"
+        finally:
+            docker(back, *replicas)
+        poll("the replicas", lambda: edge.answers() and len(edge.healthy()) == 2, seconds=60)
+
+
+def test_traefik_knows_its_routes_before_it_answers(edge: Stack) -> None:
+    """Until then connections are refused or closed; a 404 would be believed, and kept."""
+    (traefik,) = edge.containers("traefik")
+    statuses: Counter[int] = Counter()
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            with suppress(requests.RequestException):
+                statuses[edge.get("/livez").status_code] += 1
+
+    with ThreadPoolExecutor(2) as clients:
+        asking = [clients.submit(ask) for _ in range(2)]
+        try:
+            for restart in range(1, 6):
+                docker("kill", traefik["Id"])
+                statuses[OK] = 0
+                docker("start", traefik["Id"])
+                poll(f"start {restart}", lambda: statuses[OK] > 5)
+        finally:
+            done.set()
+    assert [one.exception() for one in asking] == [None, None]
+    assert set(statuses) <= {OK, OUT}
+
+
 # Uploads of the largest size, of bodies that grow when they are parsed: all but the last byte at
 # once, and that of all of them together when standard input says so.
 UPLOADS = r"""
@@ -290,18 +337,27 @@ print(json.dumps(Counter(map(status, connections))))
 
 
 @contextmanager
-def uploads(stack: Stack) -> Iterator["subprocess.Popen[str]"]:
-    """Three hundred of them, from an address of their own."""
+def attacker(stack: Stack, script: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run a script at an address of its own, until it has opened what it needs."""
     (traefik,) = stack.containers("traefik")
     network = f"{stack.project}_edge"
     address = traefik["NetworkSettings"]["Networks"][network]["IPAddress"]
     image = f"{stack.project}-api:current"
     command = ["docker", "run", "--rm", "--interactive", f"--network={network}", image]
-    command += ["python", "-c", UPLOADS, address, stack.domain, str(2**20)]
+    command += ["python", "-c", script, address, stack.domain, str(2**20)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         yield process
+
+
+def attack_from_two(stack: Stack, script: str) -> list[str]:
+    """Run a script at two addresses at once; returns what each said in the end."""
+    with attacker(stack, script) as one, attacker(stack, script) as two:
+        for process in (one, two):
+            assert process.stdout
+            assert process.stdout.readline() == "under way\n"
+        return [process.communicate("now\n", timeout=120)[0] for process in (one, two)]
 
 
 def kills(stack: Stack) -> list[tuple[int, bool]]:
@@ -310,37 +366,41 @@ def kills(stack: Stack) -> list[tuple[int, bool]]:
     return [(one["RestartCount"], one["State"]["OOMKilled"]) for one in everything]
 
 
-def test_uploads_fill_no_replica_and_leave_others_served(edge: Stack) -> None:
-    """Two addresses, three hundred bodies of the largest size each, which then end at once."""
-    before = kills(edge)
+@contextmanager
+def others_served(stack: Stack) -> Iterator[None]:
+    """Read and write meanwhile: every answer comes in time, and nothing runs out of memory."""
+    before = kills(stack)
     done = threading.Event()
     answers: list[tuple[int, float]] = []
 
-    def others() -> None:
-        with edge.session() as session:
+    def ask() -> None:
+        with stack.session() as session:
             while not done.is_set():
                 for method, body in (("GET", None), ("POST", {"name": "other"})):
-                    answer = session.request(method, edge.url("/items"), json=body, timeout=10)
+                    answer = session.request(method, stack.url("/items"), json=body, timeout=10)
                     answers.append((answer.status_code, answer.elapsed.total_seconds()))
                 done.wait(0.05)
 
-    with ThreadPoolExecutor(1) as pool, uploads(edge) as one, uploads(edge) as two:
-        served = pool.submit(others)
+    with ThreadPoolExecutor(1) as pool:
+        served = pool.submit(ask)
         try:
-            assert one.stdout
-            assert two.stdout
-            assert (one.stdout.readline(), two.stdout.readline()) == ("under way\n",) * 2
-            said = [process.communicate("now\n", timeout=120)[0] for process in (one, two)]
+            yield
         finally:
             done.set()
     assert served.exception() is None
-    assert kills(edge) == before
+    assert kills(stack) == before
+    assert {status for status, _ in answers} == {200, 201}
+    assert max(seconds for _, seconds in answers) < 5
+
+
+def test_uploads_fill_no_replica_and_leave_others_served(edge: Stack) -> None:
+    """Two addresses, three hundred bodies of the largest size each, which then end at once."""
+    with others_served(edge):
+        said = attack_from_two(edge, UPLOADS)
     came = sum((Counter(json.loads(one)) for one in said), Counter[str]())
     # What was let in was parsed, and found to be no item.
     assert set(came) == {"422", "429"}
     assert came["422"] > 50
-    assert {status for status, _ in answers} == {200, 201}
-    assert max(seconds for _, seconds in answers) < 5
 
 
 def test_log_names_what_went_wrong_and_no_query(edge: Stack) -> None:
