@@ -10,8 +10,19 @@ from tests.stack.stack import Stack, configuration, docker, printed
 
 SERVICES = ("traefik", "api", "db", "docker-proxy", "secrets", "migrate")
 # Root in its container, with no capability (or, for the one-shot, the one named below) to use it.
-ROOT = {"docker-proxy": "Docker's socket belongs to root", "secrets": "makes files for others"}
-CAPABILITIES = {"secrets": ["CAP_CHOWN"]}
+ROOT = {
+    "docker-proxy": "Docker's socket belongs to root",
+    "secrets": "makes files for others",
+    "offsite": "reads backups, whoever owns them",
+    "fetch": "gives them back to their owner",
+}
+CAPABILITIES = {
+    "secrets": ["CAP_CHOWN"],
+    "offsite": ["CAP_DAC_OVERRIDE"],
+    "fetch": ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER"],
+}
+# Their images say as whom they run, which is looked at where they do.
+USER_OF_THE_IMAGE = {"api", "migrate", "prometheus", "alertmanager", "node", "postgres-exporter"}
 WRITABLE = {
     "traefik": {"/certificates"},
     "db": {"/var/lib/postgresql", "/var/run/postgresql"},
@@ -54,6 +65,11 @@ def test_services_of_every_profile_keep_the_same_rules(stack: Stack) -> None:
         limits = service["deploy"]["resources"]["limits"]
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
+        capabilities = sorted(f"CAP_{one}" for one in service.get("cap_add", []))
+        assert capabilities == CAPABILITIES.get(name, []), name
+        user = service.get("user", "that of the image").partition(":")[0]
+        assert (user in {"root", "0"}) == (name in ROOT), name
+        assert (user == "that of the image") == (name in USER_OF_THE_IMAGE), name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["logging"]["options"]["max-size"], name
         assert 0 < int(limits["memory"]) <= 2**30, name
@@ -72,7 +88,7 @@ def test_container_writes_to_its_own_data_alone(stack: Stack, service: str) -> N
 
 @pytest.mark.parametrize("service", ["traefik", "api", "db", "docker-proxy"])
 def test_processes_do_not_run_as_root(stack: Stack, service: str) -> None:
-    """But for the two that must; those have nothing that root could do with."""
+    """But for those that must, which have no more than that takes."""
     listed = docker("top", one(stack, service)["Id"], "-eo", "pid,uid,comm").splitlines()[1:]
     users = {line.split()[1] for line in listed if "docker-init" not in line and "tini" not in line}
     assert users
