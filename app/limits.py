@@ -17,8 +17,9 @@ PASSED_ON = b"x-forwarded-for"
 # What Python adds to each part of a body: a thousand parts of a byte take more than 50 KB.
 PART_BYTES = 64
 
-# Of the container's memory, for bodies. They are copied when they are joined and grow when they are
-# parsed, the app itself takes some, and nothing may bring it all to an end.
+# What an app takes for itself, and the share of the rest that is for bodies: they are copied when
+# they are joined and grow when they are parsed, and WebSockets have a share of their own.
+APP_BYTES = 64 * 2**20
 SHARE_FOR_BODIES = 1 / 4
 CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -32,7 +33,7 @@ def memory_for_bodies(processes: int) -> int:
     for file in CGROUP_LIMITS:
         with suppress(OSError, ValueError):  # it is of the other version, or says "max"
             limits.append(int(file.read_text()))
-    return int(min(limits) * SHARE_FOR_BODIES / processes)
+    return int(max(0, min(limits) / processes - APP_BYTES) * SHARE_FOR_BODIES)
 
 
 class LimitsMiddleware:
