@@ -60,6 +60,10 @@ def address(facts: Facts) -> Finding:
     if domain != LOCALHOST and is_loopback:
         found = bad if _is_public(facts) else warning
         return found(f"{says}: only this machine reaches it", "BIND_ADDRESS=0.0.0.0 in .env")
+    if ":" in bound and not is_loopback:
+        # Docker translates IPv6 to a network that has only IPv4, and puts its own address there.
+        says += ": IPv4 is not published, and limits take all clients for one"
+        return warning(says, "BIND_ADDRESS=0.0.0.0 in .env, and no AAAA record")
     return good(says)
 
 

@@ -72,6 +72,10 @@ def short(found: Finding) -> str:
             {"DOMAIN": "localhost", "BIND_ADDRESS": "127.0.0.1"},
             "good DOMAIN=localhost on BIND_ADDRESS=127.0.0.1",
         ),
+        (
+            {"BIND_ADDRESS": "[::]"},
+            "warning DOMAIN=shop.berth.dev on BIND_ADDRESS=::: IPv4 is not published, and limits",
+        ),
         ({"DOMAIN": "example.org"}, "bad DOMAIN=example.org is nobody's to have"),
         ({"DOMAIN": "www.example.com"}, "bad DOMAIN=www.example.com is nobody's to have"),
         ({"DOMAIN": "myexample.com"}, "good DOMAIN=myexample.com on"),
