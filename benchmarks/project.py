@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.cgroups import Cgroup
 from benchmarks.peers import BERTH, CORES, Peer
+from host.app import prepared
 from ops.docker import docker, inspect
 from tests.ports import free_port
 
@@ -107,7 +108,7 @@ def service(container: dict[str, Any]) -> str:
 def image_sizes(project: Project) -> dict[str, float]:
     """Return the app's image in MB: in all, and what it adds to Python's."""
     (image,) = inspect("image", project.configuration("api")["image"])
-    arguments = Project(BERTH).configuration("api")["build"]["args"]
+    arguments = prepared(Project(BERTH).configuration("api")["build"])["args"]
     (base,) = inspect("image", arguments["PYTHON_IMAGE"])
     layers, below = image["RootFS"]["Layers"], base["RootFS"]["Layers"]
     shared = base["Size"] if layers[: len(below)] == below else 0

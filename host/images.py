@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from host import registry, stand_in
+from host.app import prepared
 from host.commands import Refusal, allowed, output, say
 
 _FROM = re.compile(
@@ -50,7 +51,7 @@ def references(configuration: dict[str, Any]) -> list[str]:
         build = service.get("build")
         if build:
             built.add(str(service["image"]))
-            found |= _bases_of(build)
+            found |= _bases_of(prepared(build))
     return sorted(found - built)
 
 

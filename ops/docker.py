@@ -35,12 +35,14 @@ class Options(TypedDict, total=False):
         environment: Variables to add to the present ones.
         merged: Whether to return its standard error as well.
         given_up_by: Whoever may end the command before it is done.
+        quoted: How many lines the message of its failure has at most.
     """
 
     stdin: str
     environment: Mapping[str, str]
     merged: bool
     given_up_by: Terminal | None
+    quoted: int
 
 
 def docker(*arguments: str, **options: Unpack[Options]) -> str:
@@ -85,7 +87,9 @@ def docker(*arguments: str, **options: Unpack[Options]) -> str:
             child.kill()
             raise
     if child.returncode != 0:
-        said = tail(complaint or "") or tail(printed) or f"docker {arguments[0]} failed"
+        count = options.get("quoted", _TAIL)
+        said = tail(complaint or "", count) or tail(printed, count)
+        said = said or f"docker {arguments[0]} failed"
         raise DockerError(engine.FORBIDDEN if engine.is_forbidden(said) else said)
     return printed.strip()
 

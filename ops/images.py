@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from host.app import prepared
 from host.commands import Refusal, output
-from ops.docker import ROOT, DockerError, compose, docker, inspect
+from image.commands import MARK
+from ops.docker import ROOT, DockerError, compose, docker, inspect, tail
 from ops.stack import SERVICE, Stack
 from ops.terminal import Terminal
 
 KEPT = 5
+_LOG_LINES = 200
 REPLACES = "berth.replaces"
 _VERSION = "APP_VERSION"
 _TAG = re.compile(r"\d{8}-\d{6}(-[0-9a-f]{7,}(-dirty)?)?")
@@ -88,6 +91,15 @@ def new_tag(now: datetime) -> str:
     return f"{moment}-{commit}-dirty" if changes else f"{moment}-{commit}"
 
 
+def explain(log: str) -> str:
+    """Return why an image does not build: in the words of its build, or with the log's end."""
+    # BuildKit puts a number, or a time, before each line.
+    said = re.findall(rf"^\s*(?:#\d+ )?(?:[\d.]+ )?{MARK}(.+)$", log, re.MULTILINE)
+    if said:
+        return f"the image does not build: {said[-1]}"
+    return f"the image does not build:\n  {tail(log)}"
+
+
 class Images:
     """The images of a stack's app."""
 
@@ -123,8 +135,8 @@ class Images:
             Refusal: It does not build; the sentence ends with the last lines of the build.
             StopRequested: Somebody wants to stop.
         """
-        # What Compose resolved, with our three additions: no second description of the build.
-        build = dict(self._stack.service(SERVICE)["build"])
+        # What Compose resolved, with our additions: no second description of the build.
+        build = prepared(self._stack.service(SERVICE)["build"])
         build["args"] = {**build.get("args", {}), _VERSION: tag}
         build["labels"] = {**build.get("labels", {}), REPLACES: replaces}
         service = {"image": self.reference(tag), "build": build}
@@ -134,9 +146,11 @@ class Images:
                 *("--progress=plain", "--project-directory=.", "--file=-", "build", SERVICE),
                 stdin=json.dumps(project),
                 given_up_by=terminal,
+                merged=True,
+                quoted=_LOG_LINES,
             )
-        except Refusal as refusal:
-            raise Refusal(f"the image does not build:\n  {refusal}") from None
+        except DockerError as error:
+            raise Refusal(explain(str(error))) from None
         image = self.find(self.reference(tag))
         if image is None:
             raise Refusal(f"the build ended well but left no image {self.reference(tag)}")

@@ -34,6 +34,8 @@ def contents(image: str) -> list[dict[str, Any]]:
     python = json.loads(docker(*run, "python", image, "-c", _PYTHON))
     found = [_debian(line, release) for line in debian.splitlines()]
     found += [_python(*one) for one in python]
+    # What the app brings as well as Berth, in the same version, is listed once.
+    found = list({one["bom-ref"]: one for one in found}.values())
     return sorted(found, key=lambda one: str(one["bom-ref"]))
 
 

@@ -30,6 +30,16 @@ def test_images_to_pull_are_those_that_nobody_builds(tmp_path: Path) -> None:
     assert images.references(configuration) == ["postgres:18.6", "python:3.14.8-slim"]
 
 
+def test_app_chooses_which_python_to_pull(tmp_path: Path) -> None:
+    """Where PYTHON_IMAGE is not given."""
+    (tmp_path / "requirements.txt").touch()
+    (tmp_path / ".python-version").write_text("3.13")
+    contexts = {"app": str(tmp_path)}
+    build = {"context": str(ROOT), "additional_contexts": contexts, "args": {"PYTHON_IMAGE": None}}
+    services = {"api": {"image": "shop-api:current", "build": build}}
+    assert images.references({"services": services}) == ["python:3.13-slim"]
+
+
 @pytest.mark.parametrize(
     ("reference", "expected"),
     [

@@ -19,7 +19,16 @@ def pinned(file: Path) -> dict[str, str]:
     return {name.replace("_", "-"): version for name, version in lines}
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "tests/requirements.txt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "requirements.txt",
+        "berth/requirements.txt",
+        "image/requirements.txt",
+        "image/poetry.txt",
+        "tests/requirements.txt",
+    ],
+)
 def test_every_requirement_has_one_version_and_its_hashes(name: str) -> None:
     """And nothing says where to download it from."""
     text = (REPOSITORY / name).read_text()
@@ -50,7 +59,8 @@ def test_image_is_listed_whole(stack: Stack) -> None:
         if purl.startswith("pkg:pypi/")
     }
     assert listed["fastapi"] == pinned(REPOSITORY / "requirements.txt")["fastapi"]
-    assert set(listed) <= set(pinned(REPOSITORY / "requirements.txt")) | {"pip"}
+    pins = [pinned(REPOSITORY / one) for one in ("requirements.txt", "berth/requirements.txt")]
+    assert set(listed) <= {"pip"}.union(*pins)
     assert [purl for purl in purls if purl.startswith("pkg:deb/debian/libc6@")]
 
 
