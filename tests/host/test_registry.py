@@ -76,8 +76,10 @@ def answering(status: int, body: bytes = b"") -> Iterator[int]:
 
     with HTTPServer(("127.0.0.1", free_port()), Handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
-        yield server.server_port
-        server.shutdown()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
 
 
 def version() -> str:
