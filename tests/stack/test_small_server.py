@@ -11,7 +11,7 @@ from tests.stack.load import assert_stored_once, steady_load
 from tests.stack.stack import Stack, copy_of_repository, docker, running_with_ca
 
 # What such a server has left once its kernel has started.
-MACHINE = 957 << 20
+MACHINE = 914 << 20
 SETTINGS = "# mine\nAPI_REPLICAS=2 # stays"
 
 
@@ -57,11 +57,11 @@ def test_two_replicas_are_sized_to_a_small_server_and_deployed_without_loss(smal
     """`make up` says so and writes it down once; nothing runs out of memory, under load."""
     file = small.folder / ".env"
     said = small.run("make", "up").stdout
-    assert "sized to this machine's 957 MiB, in .env: API_MEMORY=" in said
+    assert "sized to this machine's 914 MiB, in .env: API_MEMORY=" in said
     settings = file.read_text()
-    assert settings.startswith(f"{SETTINGS}\n\n# For a machine with 957 MiB")
+    assert settings.startswith(f"{SETTINGS}\n\n# For a machine with 914 MiB")
     sizes = limits(small)
-    assert sum(sizes.values()) + 2 * sizes["api"] + 256 <= 957
+    assert sum(sizes.values()) + 2 * sizes["api"] + 256 <= 914
     with steady_load(small) as load:
         small.run("make", "up")
         assert file.read_text() == settings
