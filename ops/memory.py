@@ -77,7 +77,8 @@ class Budget:
     def fitting(self, replicas: int, free: Collection[str]) -> dict[str, int]:
         """Return limits with which the stack fits this machine, and a deploy's replica besides.
 
-        Each service gets its least, and all get the same share of what they usually have above.
+        Each service gets its least, and all get the same share of what they usually have above; a
+        quarter of what there is above is left, for another replica or whatever else comes.
 
         Args:
             replicas: How many shall serve.
@@ -96,7 +97,8 @@ class Budget:
         if room >= above or room < 0:
             return {}
         return {
-            name: LEAST[name] + (usual[name] - LEAST[name]) * room // above // _STEP * _STEP
+            name: LEAST[name]
+            + (usual[name] - LEAST[name]) * room * 3 // 4 // above // _STEP * _STEP
             for name in free
             if usual[name] > LEAST[name]
         }
