@@ -27,10 +27,10 @@ BUFFERS = "DB_SHARED_BUFFERS"
 # With less, a service does not outlive a load. What is usual stands in compose.yaml.
 LEAST = {
     "api": 96 * MIB,
-    "db": 160 * MIB,
+    "db": 144 * MIB,
     "traefik": 128 * MIB,
-    "backup": 128 * MIB,
-    "offsite": 128 * MIB,
+    "backup": 96 * MIB,
+    "offsite": 96 * MIB,
     "prometheus": 128 * MIB,
 }
 _STEP = 8 * MIB
