@@ -23,7 +23,10 @@ VARIABLES = {
     "offsite": "OFFSITE_MEMORY",
     "prometheus": "METRICS_MEMORY",
 }
-BUFFERS = "DB_SHARED_BUFFERS"
+_BUFFERS = "DB_SHARED_BUFFERS"
+_HEAP = "TRAEFIK_HEAP"
+# What Traefik needs beside its heap: stacks, and buffers that the kernel counts as its memory.
+_BESIDE_HEAP = 48 * MIB
 # With less, a service does not outlive a load. What is usual stands in compose.yaml.
 LEAST = {
     "api": 96 * MIB,
@@ -144,7 +147,10 @@ def settings(limits: Mapping[str, int]) -> dict[str, str]:
     found = {VARIABLES[name]: f"{size // MIB}m" for name, size in limits.items()}
     if "db" in limits:
         # A quarter is usual; all of what it usually has would fill a small limit.
-        found[BUFFERS] = f"{limits['db'] // MIB // 4}MB"
+        found[_BUFFERS] = f"{limits['db'] // MIB // 4}MB"
+    if "traefik" in limits:
+        # It would let garbage double its heap before it collects any.
+        found[_HEAP] = f"{(limits['traefik'] - _BESIDE_HEAP) // MIB}MiB"
     return found
 
 

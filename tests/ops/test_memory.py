@@ -100,10 +100,12 @@ def test_machine_too_small_for_the_least_is_refused_with_the_arithmetic() -> Non
         usual(512).check(2)
 
 
-def test_database_keeps_its_pages_in_a_quarter_of_its_limit() -> None:
-    """All of what it usually has would fill a small one."""
-    assert settings({"api": 104 * MIB, "db": 176 * MIB}) == {
+def test_limits_come_with_what_keeps_services_within_them() -> None:
+    """The database's pages have a quarter, and Traefik collects its garbage in time."""
+    assert settings({"api": 104 * MIB, "db": 176 * MIB, "traefik": 160 * MIB}) == {
         "API_MEMORY": "104m",
         "DB_MEMORY": "176m",
         "DB_SHARED_BUFFERS": "44MB",
+        "TRAEFIK_MEMORY": "160m",
+        "TRAEFIK_HEAP": "112MiB",
     }
