@@ -62,7 +62,7 @@ def test_two_replicas_are_sized_to_a_small_server_and_deployed_without_loss(smal
     assert settings.startswith(f"{SETTINGS}\n\n# For a machine with 957 MiB")
     sizes = limits(small)
     assert sum(sizes.values()) + 2 * sizes["api"] + 256 <= 957
-    with steady_load(small) as load:
+    with steady_load(small, rate=150) as load:
         small.run("make", "up")
         assert file.read_text() == settings
         (small.folder / "app/changed.py").write_text("# changed\n")
