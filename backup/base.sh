@@ -31,10 +31,10 @@ take() {
         --checkpoint=fast --wal-method=none --max-rate="$MAX_RATE" "$@"
 }
 
-set=$(find "$history/base" -mindepth 1 -maxdepth 1 -type d | sort | tail -n 1)
+last=$(backups "$history" | tail -n 1)
+set=${last%/*}
 kind=full
-if [[ -n $set ]] && (($(age "${set##*/}") < FULL_DAYS * 86400)); then
-    last=$(find "$set" -mindepth 1 -maxdepth 1 -type d | sort | tail -n 1)
+if [[ -n $last ]] && is_younger "${set##*/}" $((FULL_DAYS * 86400)); then
     if take --incremental="$last/backup_manifest"; then
         kind=incremental
     else
@@ -58,21 +58,38 @@ done
 name=$(now)
 [[ $kind == incremental ]] || set=$history/base/$name
 mkdir -p "$set"
-mv "$staging" "$set/$name"
+mv --no-target-directory "$staging" "$set/$name"
 sync --file-system "$set"
 echo "$kind base backup $name, $(du --summarize --human-readable "$set/$name" | cut -f1)"
 
-# A set is needed until a later one is older than the days to keep; the log, by the oldest set.
-oldest=$(date --utc --date="-$KEEP_DAYS days" +%Y%m%dT%H%M%SZ)
-mapfile -t sets < <(find "$root/$(< $root/system)" -mindepth 3 -maxdepth 3 -path '*/base/*' -type d | awk -F/ '{ print $NF, $0 }' | sort | cut -d' ' -f2-)
-for ((i = 0; i + 1 < ${#sets[@]}; i++)); do
-    next=${sets[i + 1]}
-    [[ ${next##*/} < $oldest ]] || break
-    rm -rf "${sets[i]}"
-    echo "forgot the backups of ${sets[i]##*/}"
-done
+# A set is needed until a later one is older than the days to keep; the log, by the oldest set. A
+# clock that is wrong makes old in a moment, but not days on which there were backups.
+forget() {
+    local all earliest oldest days needed one i
+    [[ ! -s /tmp/clock ]] || return 0
+    mapfile -t all < <(backups)
+    oldest=$(name_of $(($(seconds) - KEEP_DAYS * 86400)))
+    needed=$((KEEP_DAYS * 24 / (EVERY_HOURS > 24 ? EVERY_HOURS : 24) + 2))
+    earliest=$(now)
+    declare -A days=()
+    for ((i = ${#all[@]} - 1; i > 0; i--)); do
+        one=${all[i]##*/}
+        # What came before another is at least as old, whatever its name.
+        [[ ! $one > $earliest ]] || one=$earliest
+        earliest=$one
+        days[${one:0:8}]=
+        if [[ ${all[i]%/*} != "${all[i - 1]%/*}" && $earliest < $oldest ]] && ((${#days[@]} >= needed)); then
+            printf '%s\n' "${all[@]:0:i}" | xargs --max-args=1 dirname | uniq | while read -r one; do
+                rm -rf "$one"
+                echo "forgot the backups of ${one##*/}"
+            done
+            return 0
+        fi
+    done
+}
+forget
 for old in "$root/$(< $root/system)"/*; do
-    first=$(find "$old/base" -mindepth 2 -maxdepth 2 -type d 2> /dev/null | sort | head -n 1) || first=''
+    first=$(backups "$old" | sed -n 1p)
     if [[ -n $first ]]; then
         pg_archivecleanup "$old/wal" "$(sed -n 's/^START WAL LOCATION: .*(file \(.*\))$/\1/p' "$first/backup_label")"
     elif [[ $old < $history ]]; then

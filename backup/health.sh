@@ -9,12 +9,14 @@ last_words() { tail -n 1 "$1" | cut -c 1-500; }
 
 streaming=$(sql "SELECT count(*) FROM pg_stat_replication
     WHERE application_name = 'backup' AND state = 'streaming'" 2> /dev/null) || streaming=0
-[[ $streaming == 1 ]] || alarms+=("the log is not being copied: $(head -n 1 /tmp/stream)")
+[[ $streaming == 1 ]] || alarms+=("the log is not being copied: $(complaint /tmp/stream | sed -n 1p)")
+[[ ! -s /tmp/clock ]] || alarms+=("$(< /tmp/clock), and nothing is forgotten meanwhile: is it right now? then \`docker compose restart backup\`")
 [[ ! -s /tmp/base ]] || alarms+=("the last base backup failed: $(last_words /tmp/base)")
 [[ ! -s /tmp/verify || $root/proven -nt /tmp/verify ]] || alarms+=("the last proof failed: $(last_words /tmp/verify)")
 
 if newest=$(backups 2> /dev/null | tail -n 1 | xargs -r basename) && [[ -n $newest ]]; then
     says="base backup $(spoken "$(age "$newest")") old, the log copied as it is written"
+    (($(age "$newest") >= -slack)) || alarms+=("the newest base backup is of $newest, which is yet to come: is the clock right?")
     (($(age "$newest") <= EVERY_HOURS * 7200 + 3600)) || alarms+=("the newest base backup is $(spoken "$(age "$newest")") old")
 else
     says='the first base backup is under way'

@@ -6,7 +6,8 @@
 #   /backups/<system>/<history>/received how far the log has surely been received
 #   /backups/<system>/<history>/wal/     the log, in PostgreSQL's own files
 #   /backups/<system>/<history>/base/<set>/<backup>/   a full backup, then incremental ones
-# Histories, sets and backups are named after the time at which they were complete.
+# Histories, sets and backups are named after the time at which they were complete, by a clock that
+# may have been wrong. Histories are in the order of their names, backups in that of the log.
 # shellcheck shell=bash
 
 root=/backups
@@ -17,7 +18,15 @@ sql() {
         --dbname="${2:-postgres}" --command="$1"
 }
 
-now() { date --utc +%Y%m%dT%H%M%SZ; }
+# Differences of clocks that mean nothing.
+slack=600
+
+# The clock is read nowhere else.
+seconds() { date +%s; }
+
+name_of() { date --utc --date="@$1" +%Y%m%dT%H%M%SZ; }
+
+now() { name_of "$(seconds)"; }
 
 # as_seconds NAME: the time that something is named after, in seconds since 1970.
 as_seconds() {
@@ -25,7 +34,17 @@ as_seconds() {
     date --date="${BASH_REMATCH[1]}-${BASH_REMATCH[2]}-${BASH_REMATCH[3]} ${BASH_REMATCH[4]}:${BASH_REMATCH[5]}:${BASH_REMATCH[6]}Z" +%s
 }
 
-age() { echo $(($(date +%s) - $(as_seconds "$1"))); }
+age() { echo $(($(seconds) - $(as_seconds "$1"))); }
+
+# is_younger NAME SECONDS: whether it is; what is named after a time to come is not.
+is_younger() {
+    local is
+    is=$(age "$1")
+    ((is >= -slack && is < $2))
+}
+
+# complaint FILE: what a program complains of; warnings, as of collations, come before that.
+complaint() { grep --invert-match --extended-regexp '^(.*: warning|WARNING|NOTICE|DETAIL|HINT):' "$1" || true; }
 
 # spoken SECONDS
 spoken() {
@@ -40,19 +59,25 @@ fail() {
     exit 1
 }
 
-# All base backups of the database that /backups is of, oldest first.
+# backups [FOLDER]: all base backups of the database that /backups is of, or those in a folder of
+# it; in the order of the log that they begin with, whatever the clock said.
 backups() {
-    find "$root/$(< $root/system)" -mindepth 4 -maxdepth 4 -path '*/base/*' -type d \
-        | awk -F/ '{ print $NF, $0 }' | sort | cut -d' ' -f2-
+    local one label
+    find "$root/$(< $root/system)" -mindepth 4 -maxdepth 4 -path "${1:-$root}/*" -path '*/base/*' -type d \
+        | while read -r one; do
+            read -r label < "$one/backup_label" || label=''
+            label=${label##*file }
+            echo "${label%)} $one"
+        done | sort | cut -d' ' -f2-
 }
 
 # chain BACKUP: what it takes to rebuild a backup: its set's full one and those up to itself.
 chain() {
     local one
-    for one in "$(dirname "$1")"/*; do
+    while read -r one; do
         echo "$one"
         [[ $one != "$1" ]] || return 0
-    done
+    done < <(backups "$(dirname "$1")")
 }
 
 # The history that the log is being copied to; fails while it is not.
@@ -61,7 +86,7 @@ present_history() { cat /tmp/history 2> /dev/null; }
 # Written for a caller that has `set -e` suspended.
 # The history that the log of the running database belongs to; begins one where there is none.
 find_history() {
-    local system timeline slot history=''
+    local system timeline slot said newest='' history=''
     IFS='|' read -r system timeline _ < <(
         psql --no-psqlrc --tuples-only --no-align --command=IDENTIFY_SYSTEM \
             --dbname='dbname=postgres replication=database'
@@ -76,11 +101,15 @@ find_history() {
         history=$(find "$root/$system" -mindepth 1 -maxdepth 1 -type d | sort | tail -n 1)
     elif [[ -n $slot ]]; then
         fail "BACKUP_DIR is empty, but this database has been backed up: is its disk mounted?" \
-            "\`make backup ANEW=yes\` begins there"
+            "If it is by now, \`docker compose restart backup\`; \`make backup ANEW=yes\` begins there"
     fi
     if [[ -z $history || -z $slot || $slot == lost || $(< "$history/timeline") != "$timeline" ]]; then
-        history=$root/$system/$(now)
-        { mkdir -p "$root/$system" && mkdir "$history"; } || fail 'BACKUP_DIR cannot be written to'
+        newest=$(find "$root/$system" -mindepth 1 -maxdepth 1 -type d -printf '%f\n' 2> /dev/null | sort | tail -n 1)
+        history=$(now)
+        [[ $history > $newest ]] || history=$(name_of $(($(as_seconds "$newest") + 1)))
+        history=$root/$system/$history
+        said=$({ mkdir -p "$root/$system" && mkdir "$history"; } 2>&1) \
+            || fail "BACKUP_DIR cannot be written to (${said##*: })"
         {
             mkdir "$history/wal" "$history/base" \
                 && echo "$timeline" > "$history/timeline" \

@@ -9,7 +9,7 @@ if [ ! -s /tmp/copied ]; then
     exit 0
 fi
 age=$(($(date +%s) - $(cat /tmp/copied)))
-if [ "$age" -gt $((EVERY_SECONDS * 3 + 3600)) ]; then
+if [ "$age" -lt -600 ] || [ "$age" -gt $((EVERY_SECONDS * 3 + 3600)) ]; then
     echo "the last copy off the host is $((age / 60)) min old"
     exit 1
 fi

@@ -35,12 +35,14 @@ begin() {
 copy() {
     begin || return 1
     offsite unlock --quiet || return 1
-    set -- backup --quiet --host=berth --exclude=/backups/scratch --exclude=unfinished /backups
+    set -- backup --quiet --host=berth --exclude=/backups/scratch --exclude=/backups/lost+found \
+        --exclude=unfinished /backups
     # Something may be forgotten while it is being copied: then once more.
     offsite "$@" || offsite "$@" || return 1
     if [ "$(cat /cache/forgot 2> /dev/null)" != "$(date +%F)" ]; then
+        # By days on which there were copies, since a clock that is wrong makes old in a moment.
         offsite forget --quiet --prune --group-by=host --keep-within=1d \
-            "--keep-within-daily=${KEEP_DAYS}d" || return 1
+            "--keep-daily=$((KEEP_DAYS + 2))" || return 1
         date +%F > /cache/forgot
     fi
 }
@@ -50,7 +52,11 @@ if [ "${1:-}" = fetch ]; then
         say 'BACKUP_DIR holds backups already: restore from them, or give it an empty folder'
         exit 1
     fi
-    offsite restore latest --no-lock --quiet --host=berth --target=/ || exit 1
+    # The latest, but for one from a time to come, when the clock had been wrong.
+    latest=$(offsite snapshots --no-lock --host=berth --compact | awk -v now="$(date '+%F %T')" \
+        'length($1) == 8 && $2 ~ /^[0-9-]+$/ && $2 " " $3 <= now { latest = $1 } END { print latest }')
+    [ -n "$latest" ] || say 'RESTIC_REPOSITORY holds no copies'
+    offsite restore "$latest" --no-lock --quiet --host=berth --target=/ || exit 1
     exit 0
 fi
 

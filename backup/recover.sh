@@ -3,20 +3,25 @@
 
 scratch_socket=/tmp
 
+# enough_space FOLDER BYTES
+enough_space() {
+    (($(df --output=avail --block-size=1 "$1" | tail -n 1) > $2 * 11 / 10)) \
+        || fail "the disk of $1 has less than the $(($2 / 1048576)) MiB free that it takes"
+}
+
 # recover FOLDER [MOMENT]: make a database as it was at a moment, or as late as can be; it then
 # runs, reachable from inside this container only.
 recover() {
-    local target=$1 moment=${2:-} backup='' one limit options timeline lsn received file size
-    limit=$(now)
+    local target=$1 moment=${2:-} backup='' one limit='' options timeline lsn received file size later
     if [[ -n $moment ]]; then
         limit=$(date --utc --date="$moment" +%Y%m%dT%H%M%SZ) || fail "TO=$moment is no moment"
     fi
     [[ -s $root/system ]] || fail 'BACKUP_DIR holds no backups'
     while read -r one; do
-        [[ ${one##*/} > $limit ]] || backup=$one
+        [[ -n $limit && ${one##*/} > $limit ]] || backup=$one
     done < <(backups)
     [[ -n $backup ]] || fail "no base backup is older than ${moment:-now}: the first is" \
-        "$(backups | head -n 1 | xargs -r basename)"
+        "$(backups | sed -n 1p | xargs -r basename)"
     [[ $(< "$backup/PG_VERSION") == "${PG_VERSION%%.*}" ]] || fail "the backup is of PostgreSQL" \
         "$(< "$backup/PG_VERSION"), the image of ${PG_VERSION%%.*}: set POSTGRES_IMAGE"
 
@@ -28,8 +33,7 @@ recover() {
     rm -rf "$target"
     mkdir -p "$(dirname "$target")"
     size=$(chain "$backup" | xargs du --summarize --total --block-size=1 | tail -n 1 | cut -f1)
-    (($(df --output=avail --block-size=1 "$(dirname "$target")" | tail -n 1) > size * 11 / 10)) \
-        || fail "the disk of $(dirname "$target") has less than the $((size / 1048576)) MiB free that it takes"
+    enough_space "$(dirname "$target")" "$size"
     # shellcheck disable=SC2046
     pg_combinebackup --output="$target" $(chain "$backup") || fail "the base backup ${backup##*/} cannot be rebuilt"
     touch "$target/recovery.signal"
@@ -53,14 +57,33 @@ recover() {
         sleep 0.2
     done
 
-    # A damaged log looks like its end to PostgreSQL; but it is known how far it went.
+    # A damaged log looks like its end to PostgreSQL; but it is known how far it went. The last
+    # segment may lack its end, after a crash of the host; log that comes later, no crash explains.
+    read -r timeline lsn _ < <(find "$target/pg_wal" -name '*.history' | sort | tail -n 1 \
+        | xargs grep -E '^[0-9]' | tail -n 1)
     if [[ -z $moment ]]; then
-        read -r timeline lsn _ < <(find "$target/pg_wal" -name '*.history' | sort | tail -n 1 \
-            | xargs grep -E '^[0-9]' | tail -n 1)
         file=$(printf '%08X%s' "$timeline" "$(sql "SELECT substr(pg_walfile_name('$lsn'), 9)")")
-        [[ $(sql "SELECT '$lsn'::pg_lsn >= '$received'") == t ]] || fail "the log is damaged in" \
-            "wal/$file: it ends at $lsn, though it was received up to $received"
+        later=$(later_log "${backup%/base/*}/wal" "$file")
+        if [[ -n $later || ($(sql "SELECT '$lsn'::pg_lsn >= '$received'") == f && ${PROVING:-} == yes) ]] \
+            && [[ ${ACCEPT_LOSS:-} != yes ]]; then
+            fail "the log is damaged in wal/$file: it ends at $lsn, though it was received up to" \
+                "${later:-$received}. \`make restore ACCEPT_LOSS=yes\` restores what was before"
+        fi
+        sql "SELECT format('  %s bytes of the log are missing that had been received',
+            '$received'::pg_lsn - '$lsn') WHERE '$received'::pg_lsn > '$lsn'"
+        [[ -z $later ]] || echo "  all that was written after it is lost, up to $later"
     fi
+    sql "SELECT concat('  the log ends at $lsn', ', its last write is of ' || pg_last_xact_replay_timestamp())"
+}
+
+# later_log FOLDER SEGMENT: the last segment of the same timeline that is later and holds anything.
+later_log() {
+    local one
+    for one in "$1/${2:0:8}"????????????????*; do
+        if [[ ${one##*/} > $2.partial && -n $(tr --delete '\0' < "$one" | head -c 1 | od -An -tx1) ]]; then
+            echo "${one##*/}"
+        fi
+    done | tail -n 1
 }
 
 databases() { sql 'SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1'; }

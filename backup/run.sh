@@ -20,25 +20,43 @@ stream() {
             pg_receivewal --directory="$history/wal" --slot=backup --no-loop \
                 --status-interval=1 "${synchronous[@]}" > /tmp/stream 2>&1 || true
         fi
-        head -n 1 /tmp/stream
+        complaint /tmp/stream | sed -n 1p
         sleep 1
     done
 }
 
-# Notes how far the log has come, which a restore must reach; and gives it something to say, so
-# that there is a moment to restore to in every minute.
+# Notes how far the log has surely come, which a restore must reach; and gives it something to say,
+# so that there is a moment to restore to in every minute. Watches the clock.
 note() {
-    local history received
+    local history received began is
+    began=$(beside_uptime)
     while sleep 5; do
+        is=$(($(beside_uptime) - began))
+        if ((is > slack)); then
+            echo "the clock jumped $(spoken $is) ahead" > /tmp/clock
+        elif ((is < -slack)); then
+            echo "the clock jumped $(spoken $((-is))) back" > /tmp/clock
+        else
+            rm -f /tmp/clock
+        fi
         ((SECONDS % 60 >= 5)) || sql 'SELECT pg_current_xact_id()' > /dev/null 2>&1 || true
         history=$(present_history) || continue
         received=$(sql "SELECT write_lsn FROM pg_stat_replication
             WHERE application_name = 'backup' AND state = 'streaming'" 2> /dev/null) || continue
         [[ -n $received && $(present_history) == "$history" ]] || continue
+        # It was written; a crash of the host must not make it less.
+        sync "$history/wal/"*.partial 2> /dev/null || continue
         wait_for_copy "$SYNCHRONOUS" || true
         { echo "$received" > "$history/received.new" && mv "$history/received.new" "$history/received"; } \
             2> /dev/null || true
     done
+}
+
+# What the clock says beyond the seconds since the host was started.
+beside_uptime() {
+    local uptime
+    read -r uptime _ < /proc/uptime
+    echo $(($(seconds) - ${uptime%.*}))
 }
 
 # wait_for_copy on|off: whether a write is acknowledged only once it is copied.
@@ -80,13 +98,13 @@ schedule() {
     while sleep 2; do
         # Either may be gone between two looks: a lost connection, a disk that is taken away.
         history=$(present_history) || continue
-        newest=$(find "$history/base" -mindepth 2 -maxdepth 2 -type d -printf '%f\n' 2> /dev/null | sort | tail -n 1) \
-            || continue
-        if [[ -z $newest ]] || (($(age "$newest") >= EVERY_HOURS * 3600)); then
+        newest=$(backups "$history" 2> /dev/null | tail -n 1) || continue
+        newest=${newest##*/}
+        if [[ -z $newest ]] || ! is_younger "$newest" $((EVERY_HOURS * 3600)); then
             bash /berth/attempt.sh base || { sleep 30; continue; }
         fi
         if [[ ! -s /tmp/verify && ! -s $root/proven ]] \
-            || [[ -s $root/proven && $(cut -d' ' -f2 $root/proven) < $newest && ! -s /tmp/verify ]] \
+            || [[ -s $root/proven && $(cut -d' ' -f2 $root/proven) != "$newest" && ! -s /tmp/verify ]] \
             || [[ -n $(find /tmp/verify -mmin +60 2> /dev/null) ]]; then
             bash /berth/attempt.sh verify || true
         fi

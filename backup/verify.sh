@@ -11,7 +11,7 @@ source /berth/recover.sh
 exec 9> /tmp/lock
 flock 9
 scratch=$root/scratch
-export SHARED_BUFFERS=32MB
+export SHARED_BUFFERS=32MB PROVING=yes
 
 clean() {
     pg_ctl stop --silent --mode=immediate --pgdata=$scratch > /dev/null 2>&1 || true

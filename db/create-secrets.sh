@@ -12,7 +12,7 @@ if [[ -n $ACME_CA_SERVER && ! $ACME_CA_SERVER =~ ^https://[^/]+/ ]]; then
     echo "ACME_CA_SERVER=$ACME_CA_SERVER: give the URL of the CA's ACME directory, with https://"
     exit 1
 fi
-if [[ -n $COPIES_BACKUPS && -z $KEEPS_BACKUPS ]]; then
+if [[ -n $COPIES_BACKUPS && -z $BACKUP_DIR ]]; then
     echo "RESTIC_REPOSITORY is set, but BACKUP_DIR is not: give the folder of what is to be copied there"
     exit 1
 fi
@@ -83,7 +83,36 @@ if [[ -O /backup-state ]]; then
     chmod 755 /backup-state
     chown postgres:postgres /backup-state
 fi
-if [[ $(stat --format=%U /backups) != postgres && -z $(ls --almost-all /backups) ]]; then
-    chmod 700 /backups
-    chown postgres:postgres /backups
+
+# usable: whether postgres may write there, as far as the mode tells.
+usable() {
+    [[ -n $(find /backups -maxdepth 0 \( -user postgres -perm -u+wx -o -group postgres -perm -g+wx \
+        -o -perm -o+wx \)) ]]
+}
+# An empty folder becomes its own; where others keep files, nothing is changed.
+if [[ $(stat --format=%U /backups) != postgres ]]; then
+    owner=$(id --user postgres):$(id --group postgres)
+    look() { find /backups -mindepth 1 -maxdepth 1 ! -name lost+found -printf '%f\n' 2> /dev/null; }
+    if ! holds=$(look); then
+        # Closed to others, and without capabilities root is one: as its owner for the moment.
+        before=$(stat --format=%u /backups)
+        chown root /backups 2> /dev/null && holds=$(look) || holds=unreadable
+        chown "$before" /backups 2> /dev/null || true
+    fi
+    if [[ -z $holds ]]; then
+        said=$({ chown root:root /backups && chmod 700 /backups && chown "$owner" /backups; } 2>&1) || usable || {
+            echo "BACKUP_DIR=$BACKUP_DIR cannot be given to the database's user (${said##*: }): \`sudo chown" \
+                "$owner $BACKUP_DIR\`, or for a disk that knows no owners, mount it with uid=${owner/:/,gid=}"
+            exit 1
+        }
+    elif ! usable; then
+        if [[ $holds == unreadable ]]; then
+            echo "BACKUP_DIR=$BACKUP_DIR cannot be read: \`sudo chown $owner $BACKUP_DIR\`"
+        elif [[ $'\n'$holds$'\n' == *$'\nsystem\n'* ]]; then
+            echo "BACKUP_DIR=$BACKUP_DIR holds backups of another owner: \`sudo chown --recursive $owner $BACKUP_DIR\`"
+        else
+            echo "BACKUP_DIR=$BACKUP_DIR holds other files (${holds%%$'\n'*}): give a folder of its own, such as $BACKUP_DIR/berth"
+        fi
+        exit 1
+    fi
 fi

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from host.commands import Refusal
 from ops import backup, lock, program, up
-from ops.docker import DockerError, compose, last_lines, tail
+from ops.docker import DockerError, compose, docker_log, last_lines, tail
 from ops.https import Endpoint
 from ops.images import Images
 from ops.stack import SERVICE, Stack, running
@@ -18,6 +18,7 @@ _WAIT_SECONDS = 300
 # For replicas to start on it: on a slow machine they must not be what undoes a good restore.
 _START_SECONDS = 60
 _SCRATCH = "scratch"
+_LINES = 1000
 
 
 def restore(terminal: Terminal) -> None:
@@ -34,6 +35,7 @@ def restore(terminal: Terminal) -> None:
         if into:
             restore_beside(stack, moment, terminal)
         else:
+            step("look")
             of = f"of {moment}" if moment else "up to the newest write that was copied"
             confirm(stack, f"with its state {of}")
             up.check_settings()
@@ -74,9 +76,7 @@ def replace(stack: Stack, moment: str, terminal: Terminal) -> None:
             stop(terminal)
         with terminal.step("recovering beside the old data"):
             found = step("recover", moment, terminal)
-        terminal.say("\n".join(line for line in found.splitlines() if line.startswith("  ")))
-        if moment:
-            stop(terminal)
+        say_found(found, terminal)
 
     began = time.monotonic()
     change_places(stack, prepare, terminal)
@@ -93,7 +93,7 @@ def change_places(
 
     Args:
         stack: Whose.
-        prepare: Makes it, and leaves the app and the database stopped.
+        prepare: Makes it.
         terminal: Who is told.
         old: The variables under which the old one serves.
 
@@ -101,17 +101,18 @@ def change_places(
         Refusal: That fails; the old one serves again.
     """
     replicas = len(running(stack.replicas())) or stack.wanted
-    swapped = False
+    swapping = False
     up.ensure_image(Images(stack), terminal)
     try:
         prepare()
+        stop(terminal)
+        swapping = True
         with terminal.step("putting it in the old data's place"):
             step("swap")
-            swapped = True
         serve(stack, replicas, terminal)
     except BaseException as failure:
         with terminal.step("bringing back what was there"):
-            if swapped:
+            if swapping:
                 compose("stop", SERVICE, "db")
                 step("back")
             compose("up", "--detach", f"--scale={SERVICE}={replicas}", environment=old or {})
@@ -119,6 +120,11 @@ def change_places(
             raise Refusal(f"not done, what was there serves again: {failure}") from None
         raise
     step("keep")
+
+
+def say_found(said: str, terminal: Terminal) -> None:
+    """Say what a step of backup/restore.sh found: the indented lines."""
+    terminal.say("\n".join(line for line in said.splitlines() if line.startswith("  ")))
 
 
 def fetch(terminal: Terminal) -> None:
@@ -181,6 +187,8 @@ def restore_beside(stack: Stack, moment: str, terminal: Terminal) -> None:
         except DockerError:
             said = [last_lines(one.id, 4) for one in stack.containers(_SCRATCH)]
             raise Refusal("\n".join(said)) from None
+    for one in stack.containers(_SCRATCH):
+        say_found(docker_log(one.id, _LINES), terminal)
     terminal.say(
         "look:   docker compose exec scratch psql --dbname=berth\n"
         f"remove: docker compose --profile={_SCRATCH} {' '.join(remove)}"

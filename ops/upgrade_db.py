@@ -42,11 +42,10 @@ def upgrade(terminal: Terminal) -> None:
             with terminal.step("stopping the app"):
                 compose("stop", SERVICE)
             with terminal.step(f"dumping PostgreSQL {here} into {wanted}"):
-                compose("up", "--detach", "--wait", "--no-deps", "db", environment=before)
+                alone = {**before, "POSTGRES_LISTEN": "127.0.0.1"}
+                compose("up", "--detach", "--wait", "--no-deps", "db", environment=alone)
                 found = restore.step("upgrade", terminal=terminal)
-            terminal.say("\n".join(one for one in found.splitlines() if one.startswith("  ")))
-            with terminal.step(f"stopping PostgreSQL {here}"):
-                compose("stop", "db")
+            restore.say_found(found, terminal)
 
         restore.change_places(stack, prepare, terminal, old=before)
         # To its backups it is another database.

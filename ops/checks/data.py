@@ -29,6 +29,13 @@ _QUERIES = """SELECT coalesce(json_agg(found), '[]') FROM (
     ) AS one
     WHERE now() - since > interval '10 s'
     ORDER BY since) AS found"""
+# Whose order is another than the one in which its indexes were built.
+_COLLATIONS = """SELECT coalesce(json_agg(name), '[]') FROM (
+    SELECT 'database ' || datname AS name FROM pg_database
+        WHERE datallowconn AND datcollversion <> pg_database_collation_actual_version(oid)
+    UNION ALL
+    SELECT 'collation ' || collname FROM pg_collation
+        WHERE collversion <> pg_collation_actual_version(oid)) AS found"""
 _IS_COUNTED = "SELECT to_json(count(*)) FROM pg_extension WHERE extname = 'pg_stat_statements'"
 _COUNTED = """SELECT json_build_object('query', left(regexp_replace(query, '\\s+', ' ', 'g'), 80),
     'milliseconds', mean_exec_time, 'share', total_exec_time / sum(total_exec_time) OVER ())
@@ -69,7 +76,13 @@ def connections(facts: Facts) -> dict[str, int]:
 
 
 def database(facts: Facts) -> Finding:
-    """It has a size, and connections to spare."""
+    """It has a size, connections to spare, and indexes in the order in which it looks."""
+    if sorted_otherwise := ask(facts, _COLLATIONS):
+        way_out = (
+            "`docker compose exec db reindexdb --all`, then in each database "
+            "`ALTER DATABASE … REFRESH COLLATION VERSION`, or `ALTER COLLATION …`"
+        )
+        return bad(f"other libraries sort otherwise: {', '.join(sorted_otherwise)}", way_out)
     size = ask(facts, _SIZE)
     found = connections(facts)
     used, most = found["used"], found["most"]
@@ -111,6 +124,9 @@ def backups(facts: Facts) -> Finding:
         found = facts.running(service)
         if not found:
             return bad(f"{service} does not run", "`make up`")
+        if is_hidden(facts, service, found[0].id):
+            says = f"a disk was mounted at BACKUP_DIR after {service} started, out of its sight"
+            return bad(says, f"`docker compose restart {service}`")
         try:
             # Asked now: what the engine knows may be half a minute old.
             command = facts.stack.service(service)["healthcheck"]["test"][1:]
@@ -124,10 +140,27 @@ def backups(facts: Facts) -> Finding:
     return good(says)
 
 
+def _kept(facts: Facts, service: str) -> dict[str, Any]:
+    volumes = facts.stack.service(service)["volumes"]
+    (kept,) = (one for one in volumes if one["target"] == "/backups")
+    return dict(kept)
+
+
+def is_hidden(facts: Facts, service: str, container: str) -> bool:
+    """Whether a container has another folder than is at BACKUP_DIR now; as far as one may look."""
+    kept = _kept(facts, service)
+    try:
+        Path(facts.engine["DockerRootDir"]).stat()  # or the engine is on another machine
+        here = Path(kept["source"]).stat()
+    except OSError:
+        return False
+    there = docker("exec", container, "stat", "-c", "%d %i", "/backups")
+    return kept["type"] == "bind" and there != f"{here.st_dev} {here.st_ino}"
+
+
 def is_on_dockers_disk(facts: Facts) -> bool:
     """Whether backups are lost together with the database; as far as may be looked at."""
-    volumes = facts.stack.service(backup.SERVICE)["volumes"]
-    (kept,) = (one for one in volumes if one["target"] == "/backups")
+    kept = _kept(facts, backup.SERVICE)
     try:
         root = Path(facts.engine["DockerRootDir"]).stat()
         return kept["type"] == "volume" or Path(kept["source"]).stat().st_dev == root.st_dev

@@ -210,7 +210,7 @@ def await_proof(stack: Stack) -> None:
 
     def proven() -> bool:
         script = (
-            'newest=$(ls -d "$(cat /tmp/history)"/base/*/* | sort | tail -n 1);'
+            'source /berth/lib.sh; newest=$(backups "$(cat /tmp/history)" | tail -n 1);'
             '[[ -n $newest && $(cut -d" " -f2 /backups/proven) == "${newest##*/}" ]]'
         )
         command = ("docker", "compose", "exec", "-T", "backup", "bash", "-c", script)
@@ -226,10 +226,10 @@ def inside(stack: Stack, script: str) -> str:
     ).stdout.strip()
 
 
-def among_copies(stack: Stack, script: str) -> None:
-    """Run a line of sh where copies are made, which must succeed; restic's image has no bash."""
+def among_copies(stack: Stack, script: str) -> str:
+    """Return what a line of sh prints where copies are made; restic's image has no bash."""
     (offsite,) = stack.containers("offsite")
-    docker("exec", offsite["Id"], "sh", "-c", script)
+    return docker("exec", offsite["Id"], "sh", "-c", script)
 
 
 def flip(stack: Stack, file: str, at: int = 100) -> None:
@@ -317,10 +317,19 @@ def test_a_dead_backup_cannot_fill_the_databases_disk(copied: Stack) -> None:
 def test_a_lost_host_is_restored_from_its_copy(copied: Stack) -> None:
     """With new passwords on the new one; what is copied is there, and encrypted."""
     post(copied, "a name to look for")
+    psql(copied, "SELECT pg_switch_wal()")
+    look = "grep -r -l 'a name to look for'"
+    poll("the log in the backups", lambda: among_copies(copied, f"{look} /backups || true"))
     since = time.time()
-    among_copies(copied, f'until [ "$(cat /tmp/copied)" -gt {since + 5:.0f} ]; do sleep 1; done')
-    among_copies(copied, "test -s /offsite/repository/config")
-    among_copies(copied, "! grep -r 'a name to look for' /offsite")
+    poll("a copy", lambda: float(among_copies(copied, "cat /tmp/copied")) > since + 2)
+    assert "is encrypted" in among_copies(copied, f"{look} /offsite || echo is encrypted")
+    # What is looked for is really in there, for whoever has the password.
+    dump = "restic --no-lock dump latest /backups | grep -c 'a name to look for'"
+    password = "export RESTIC_PASSWORD_FILE=/keys/password RESTIC_CACHE_DIR=/cache"
+    assert int(among_copies(copied, f"{password}; {dump}")) > 0
+    # One from a time to come, of when the clock was wrong, is not the latest.
+    wrong = "restic backup --quiet --host=berth --time='2099-01-01 00:00:00' /berth"
+    among_copies(copied, f"{password}; {wrong}")
     copied.compose("down")
     volumes = ("database", "backups", "secrets", "offsite-cache", "socket")
     docker("volume", "rm", *(f"{copied.project}_{volume}" for volume in volumes))
@@ -333,6 +342,27 @@ def test_a_lost_host_is_restored_from_its_copy(copied: Stack) -> None:
 def finding(stack: Stack) -> dict[str, str]:
     """Return what the doctor says of the backups."""
     return stack.doctor()["backups"]
+
+
+# What the database's owner may make, and a dump runs: it must not be a superuser who does.
+_RUN_BY_A_DUMP = """
+    SET SESSION AUTHORIZATION {owner};
+    CREATE FUNCTION public.by_whom(text) RETURNS boolean LANGUAGE plpgsql AS $$
+        BEGIN
+            IF current_setting('is_superuser')::boolean THEN
+                RAISE EXCEPTION 'a superuser runs what the app wrote';
+            END IF;
+            RETURN true;
+        END $$;
+    CREATE TABLE public.checked (name text CHECK (public.by_whom(name)));
+    INSERT INTO public.checked VALUES ('from before');
+    CREATE EXTENSION citext;
+    ALTER DATABASE berth SET statement_timeout = '17min';
+"""
+
+_OPEN_TO_ALL = """SELECT count(*)
+    FROM pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
+    WHERE datname = 'berth' AND grantee = 0"""
 
 
 def test_the_database_is_upgraded_with_all_it_holds(tmp_path: Path) -> None:
@@ -348,6 +378,8 @@ def test_the_database_is_upgraded_with_all_it_holds(tmp_path: Path) -> None:
         await_proof(stack)
         assert psql(stack, "SHOW server_version_num").startswith("17")
         post(stack, "from before")
+        owner = psql(stack, "SELECT datdba::regrole FROM pg_database WHERE datname = 'berth'")
+        psql(stack, _RUN_BY_A_DUMP.format(owner=owner), database="berth")
         upgrade = ("make", "upgrade-db", "YES=1", "FROM_IMAGE=postgres:17.6")
         del stack.environment["POSTGRES_IMAGE"]
         inside(stack, "mv /backups/proven /backups/away")
@@ -358,6 +390,10 @@ def test_the_database_is_upgraded_with_all_it_holds(tmp_path: Path) -> None:
         stack.run(*upgrade)
         assert psql(stack, "SHOW server_version_num").startswith("18")
         assert "from before" in names(stack)
+        assert psql(stack, "SELECT * FROM checked", database="berth") == "from before"
+        assert psql(stack, "SHOW statement_timeout", database="berth") == "17min"
+        assert psql(stack, "SHOW listen_addresses") == "*"
+        assert psql(stack, _OPEN_TO_ALL) == "0"
         poll("the app on it", stack.answers)
         post(stack, "from after")
         await_proof(stack)
