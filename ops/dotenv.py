@@ -1,19 +1,24 @@
 """The user's `.env`: which settings are given there or in the environment, and adding to it."""
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ops.docker import ROOT, compose
 
 _FILE = ROOT / ".env"
 
 
-def given() -> set[str]:
-    """Return the names of the variables that Compose knows, and that are not blank."""
-    lines = compose("config", "--environment").splitlines()
-    return {
-        name for name, is_there, value in (x.partition("=") for x in lines) if is_there and value
-    }
+def given(names: Iterable[str]) -> set[str]:
+    """Return which of these variables Compose knows, and are not blank."""
+    # Compose before 2.28 cannot be asked for them, but fills them in.
+    environment = {name: f"${{{name}:-}}" for name in names}
+    project = {"name": "given", "services": {"given": {"image": "x", "environment": environment}}}
+    filled = compose(
+        *("--project-directory=.", "--file=-", "config", "--format=json"), stdin=json.dumps(project)
+    )
+    found = json.loads(filled)["services"]["given"]["environment"]
+    return {name for name, value in found.items() if value}
 
 
 def is_read() -> bool:
