@@ -109,8 +109,8 @@ def test_processes_have_no_capability_left(stack: Stack, service: str) -> None:
 
 def test_what_has_a_thread_for_each_core_fits_its_limit_on_a_large_machine(stack: Stack) -> None:
     """HAProxy's is 50 processes and threads, which 50 cores would fill."""
-    listed = docker("top", one(stack, "docker-proxy")["Id"], "-eo", "nlwp,comm").splitlines()[1:]
-    threads = [int(line.split()[0]) for line in listed if "haproxy" in line]
+    listed = docker("top", one(stack, "docker-proxy")["Id"], "-eo", "pid,nlwp,comm").splitlines()
+    threads = [int(line.split()[1]) for line in listed if "haproxy" in line]
     assert threads
     assert max(threads) == 1
     # Go's; Prometheus ends with "pthread_create failed" on 256 cores. The node exporter's own is 1.
