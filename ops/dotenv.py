@@ -23,10 +23,8 @@ def given(names: Iterable[str]) -> set[str]:
 
 def is_read() -> bool:
     """Whether what is added to it counts: Compose can be told to read another file, or none."""
-    return not (
-        os.environ.get("COMPOSE_ENV_FILES")
-        or os.environ.get("COMPOSE_DISABLE_ENV_FILE", "0") != "0"
-    )
+    disabled = os.environ.get("COMPOSE_DISABLE_ENV_FILE", "").lower() in {"1", "true"}
+    return not disabled and not os.environ.get("COMPOSE_ENV_FILES")
 
 
 def add(settings: Mapping[str, str], why: str) -> None:

@@ -23,14 +23,17 @@ VARIABLES = {
     "offsite": "OFFSITE_MEMORY",
     "prometheus": "METRICS_MEMORY",
 }
-BUFFERS = "DB_SHARED_BUFFERS"
+_BUFFERS = "DB_SHARED_BUFFERS"
+_HEAP = "TRAEFIK_HEAP"
+# What Traefik needs beside its heap: stacks, and buffers that the kernel counts as its memory.
+_BESIDE_HEAP = 48 * MIB
 # With less, a service does not outlive a load. What is usual stands in compose.yaml.
 LEAST = {
     "api": 96 * MIB,
-    "db": 160 * MIB,
+    "db": 144 * MIB,
     "traefik": 128 * MIB,
-    "backup": 128 * MIB,
-    "offsite": 128 * MIB,
+    "backup": 96 * MIB,
+    "offsite": 96 * MIB,
     "prometheus": 128 * MIB,
 }
 _STEP = 8 * MIB
@@ -77,7 +80,8 @@ class Budget:
     def fitting(self, replicas: int, free: Collection[str]) -> dict[str, int]:
         """Return limits with which the stack fits this machine, and a deploy's replica besides.
 
-        Each service gets its least, and all get the same share of what they usually have above.
+        Each service gets its least, and all get the same share of what they usually have above; a
+        quarter of what there is above is left, for another replica or whatever else comes.
 
         Args:
             replicas: How many shall serve.
@@ -96,7 +100,8 @@ class Budget:
         if room >= above or room < 0:
             return {}
         return {
-            name: LEAST[name] + (usual[name] - LEAST[name]) * room // above // _STEP * _STEP
+            name: LEAST[name]
+            + (usual[name] - LEAST[name]) * room * 3 // 4 // above // _STEP * _STEP
             for name in free
             if usual[name] > LEAST[name]
         }
@@ -131,7 +136,7 @@ def fitting(stack: Stack, replicas: int) -> dict[str, str]:
 
     What somebody has set stays.
     """
-    given = dotenv.given([*VARIABLES.values(), BUFFERS])
+    given = dotenv.given([*VARIABLES.values(), _BUFFERS])
     free = [name for name, variable in VARIABLES.items() if variable not in given]
     found = settings(Budget.read(stack).fitting(replicas, free))
     return {name: value for name, value in found.items() if name not in given}
@@ -142,7 +147,10 @@ def settings(limits: Mapping[str, int]) -> dict[str, str]:
     found = {VARIABLES[name]: f"{size // MIB}m" for name, size in limits.items()}
     if "db" in limits:
         # A quarter is usual; all of what it usually has would fill a small limit.
-        found[BUFFERS] = f"{limits['db'] // MIB // 4}MB"
+        found[_BUFFERS] = f"{limits['db'] // MIB // 4}MB"
+    if "traefik" in limits:
+        # It would let garbage double its heap before it collects any.
+        found[_HEAP] = f"{(limits['traefik'] - _BESIDE_HEAP) // MIB}MiB"
     return found
 
 

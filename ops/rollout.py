@@ -126,10 +126,9 @@ class Rollout:
         if image.id == base.id:
             return
         self._images.point_at(base)
-        if not self.runs(image):
-            return
         self._started.clear()
-        self._terminal.say(f"{error.what}: going back to {base.name}")
+        if self.runs(image):
+            self._terminal.say(f"{error.what}: going back to {base.name}")
         try:
             self._replace(base, lambda one: one.image == image.id, watch=False)
         except Refusal as second:
@@ -165,10 +164,10 @@ class Rollout:
             if batch:
                 self._start(batch, image, replicas, watch=watch)
             if missing <= batch:
-                self._settle_on(image)
+                self._settle_on(image, [one for one in replicas if one not in old])
             self._drain(old[: max(0, len(replicas) + batch - self._wanted)])
 
-    def _settle_on(self, image: Image) -> None:
+    def _settle_on(self, image: Image, there: list[Container]) -> None:
         """Have Compose start what has just proven itself."""
         self._images.point_at(image)
         # Whoever typed `docker compose up` shortly before will replace the new ones: Compose runs
@@ -176,7 +175,7 @@ class Rollout:
         time.sleep(_SETTLING_SECONDS)
         while self._is_compose_at_work():
             time.sleep(_POLL_SECONDS)
-        self._await_health(self._started, watch=False)
+        self._await_health({*ids(there), *self._started}, watch=False)
 
     def _is_compose_at_work(self) -> bool:
         started = datetime.now(UTC) - _BUSY

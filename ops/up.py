@@ -218,10 +218,16 @@ def restart_outdated(stack: Stack, terminal: Terminal) -> None:
 def failed_one_shots(stack: Stack, containers: list[Container]) -> list[str]:
     """Say which of the services that have to end well did not."""
     return [
-        f"{one.service} failed with exit code {one.exit_code}:\n  {last_lines(one.id)}"
+        f"{one.service} {_ending(one)}:\n  {last_lines(one.id)}"
         for one in containers
         if one.service in stack.one_shots and one.state is State.STOPPED and one.exit_code
     ]
+
+
+def _ending(one: Container) -> str:
+    if not one.out_of_memory:
+        return f"failed with exit code {one.exit_code}"
+    return "ran out of its memory" + (" (API_MEMORY)" if one.service == "migrate" else "")
 
 
 def unwell(containers: list[Container]) -> str:

@@ -1,4 +1,4 @@
-"""On a server of 1 GB two replicas start, and are deployed while requests go on."""
+"""On a server of 1 GB two replicas start, with backups, and are deployed while requests go on."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.stack.stack import Stack, copy_of_repository, docker, running_with_ca
 
 # What such a server has left once its kernel has started.
 MACHINE = 957 << 20
-SETTINGS = "# mine\nAPI_REPLICAS=2 # stays"
+SETTINGS = "# mine\nBACKUP_DIR=backups # stays"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def limits(stack: Stack) -> dict[str, int]:
     """Return the limits of what runs, in MiB."""
     return {
         service: stack.containers(service)[0]["HostConfig"]["Memory"] >> 20
-        for service in ("api", "db", "traefik", "docker-proxy")
+        for service in ("api", "db", "traefik", "docker-proxy", "backup")
     }
 
 
@@ -62,7 +62,7 @@ def test_two_replicas_are_sized_to_a_small_server_and_deployed_without_loss(smal
     assert settings.startswith(f"{SETTINGS}\n\n# For a machine with 957 MiB")
     sizes = limits(small)
     assert sum(sizes.values()) + 2 * sizes["api"] + 256 <= 957
-    with steady_load(small) as load:
+    with steady_load(small, rate=150) as load:
         small.run("make", "up")
         assert file.read_text() == settings
         (small.folder / "app/changed.py").write_text("# changed\n")
