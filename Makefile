@@ -19,8 +19,8 @@ down: ## Stop everything; data and certificates stay
 dev revision: export COMPOSE_FILE := compose.yaml:compose.dev.yaml
 
 dev: ## Start for development: reload on save, a database port, debug logs
-	@python3 -m host
-	docker compose up --build --watch
+	@COMPOSE_PROFILES=metrics python3 -m host
+	docker compose --profile=metrics up --build --watch
 
 revision: ## Write the next migration from the models: make revision MESSAGE="add prices"
 	docker compose run --rm --user "$$(id -u):$$(id -g)" migrate \

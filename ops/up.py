@@ -27,9 +27,9 @@ _READ_AT_START = {
     "docker-proxy": "traefik/docker-proxy.cfg",
     "backup": "backup/*",
     "offsite": "backup/*",
-    "prometheus": "metrics/*.yml",
-    "alertmanager": "metrics/alertmanager.sh",
-    "containers": "metrics/containers.py",
+    "prometheus": "metrics/prometheus/*",
+    "alertmanager": "metrics/alertmanager/*",
+    "containers": "metrics/exporter/*",
 }
 
 

@@ -17,7 +17,7 @@ from ops.prometheus import Prometheus
 from ops.stack import SERVICE, ids, running
 
 _REQUESTS = "http_server_request_duration_seconds"
-# By name: a value, or one of each service. What they are made of is in metrics/rules.yml.
+# By name: a value, or one of each service. See metrics/prometheus/rules.yml.
 FIGURES = {
     "seconds": "time() - min(min_over_time(timestamp(berth:container_cpu:cores)[1h:1m]))",
     "busy": "berth:machine_cpu:cores",

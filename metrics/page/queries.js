@@ -22,7 +22,7 @@ const below = (warning, bad) => (value) => above(-warning, -bad)(-value);
 const within = (value, most) => (value > most ? "bad" : "good");
 const atMost = (most) => `at most ${period(most)}`;
 
-// Each figure's definition is a rule in metrics/rules.yml.
+// Each figure's definition is a rule in metrics/prometheus/rules.yml.
 const REPLICAS = "berth:replicas:healthy";
 const RATE = "sum(berth:requests:rate)";
 const ERRORS = (codes) => `berth:errors:ratio{codes="${codes}"}`;

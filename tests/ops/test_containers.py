@@ -32,7 +32,9 @@ def exporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: A
     """The program, which reads groups of a folder of the test's own."""
     monkeypatch.setenv("PROJECT", "berth")
     monkeypatch.setenv("CGROUPS", str(tmp_path))
-    spec = importlib.util.spec_from_file_location("exporter", REPOSITORY / "metrics/containers.py")
+    spec = importlib.util.spec_from_file_location(
+        "exporter", REPOSITORY / "metrics/exporter/containers.py"
+    )
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)

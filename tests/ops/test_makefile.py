@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -66,3 +67,15 @@ def test_tests_to_run_are_arguments_of_pytest_alone(folder: Path) -> None:
     arguments, environment = called(folder, "test", "TESTS")
     assert arguments == []
     assert environment["PYTEST_ADDOPTS"].strip() == HOSTILE
+
+
+def test_development_has_metrics(folder: Path) -> None:
+    """By their profile: Compose before 5 lets no other file change services that are included."""
+    arguments, _ = called(folder, "dev", "API_REPLICAS")
+    assert arguments == ["compose", "--profile=metrics", "up", "--build", "--watch"]
+    root = MAKEFILE.parent
+    included = re.findall(r"(?m)^  ([\w-]+):$", (root / "metrics/compose.yaml").read_text())
+    assert len(included) >= 5
+    for over in (root / "compose.dev.yaml", *(root / "tests/stack").glob("compose.*.yaml")):
+        services = re.findall(r"(?m)^  ([\w-]+):", over.read_text())
+        assert not set(services) & set(included), over

@@ -54,20 +54,18 @@ def copy_of_repository(to: Path) -> Path:
 
 
 def every_second(folder: Path) -> Path:
-    """Copy metrics/, for a Prometheus and an Alertmanager that lose no time."""
-    copy = Path(shutil.copytree(REPOSITORY / "metrics", folder / "metrics"))
+    """Copy the repository, for a Prometheus and an Alertmanager that lose no time."""
+    copy = copy_of_repository(folder)
     shutil.copy(HERE / "receiver.py", copy)
     for name, slow, fast in (
-        ("prometheus.yml", r"(interval|timeout): \d+s", r"\1: 1s"),
-        ("rules.yml", r"for: \d+[smh]", "for: 0s"),
-        ("alertmanager.sh", r"(group_wait|group_interval): \d+\w", r"\1: 1s"),
+        ("prometheus/prometheus.yml", r"(interval|timeout): \d+s", r"\1: 1s"),
+        ("prometheus/rules.yml", r"for: \d+[smh]", "for: 0s"),
+        ("alertmanager/start.sh", r"(group_wait|group_interval): \d+\w", r"\1: 1s"),
     ):
-        file = copy / name
+        file = copy / "metrics" / name
         text, count = re.subn(slow, fast, file.read_text())
         assert count, f"{name} has no {slow}"
         file.write_text(text)
-    for one in (folder, copy):
-        one.chmod(0o755)
     return copy
 
 

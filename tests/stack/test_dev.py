@@ -19,7 +19,11 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = copy_of_repository(tmp_path_factory.mktemp("dev"))
     stack = Stack(
         "berth-test-dev",
-        {"COMPOSE_FILE": "compose.yaml:compose.dev.yaml", "DB_PORT": str(free_port())},
+        {
+            "COMPOSE_FILE": "compose.yaml:compose.dev.yaml",
+            "COMPOSE_PROFILES": "metrics",
+            "DB_PORT": str(free_port()),
+        },
         folder,
     )
     stack.down()

@@ -45,8 +45,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "berth-test-metrics",
         scratch,
         scale=2,
-        overlays=["metrics"],
-        METRICS_FOLDER=str(every_second(scratch)),
+        folder=every_second(scratch),
+        overlays=["receiver"],
+        ALERT_WEBHOOK="http://receiver:9200/",
         COMPOSE_PROFILES="metrics",
         BACKUP_DIR="backups",
     ) as stack:
@@ -247,8 +248,12 @@ def alertmanager(folder: Path, *options: str, **settings: str) -> Iterator[str]:
     variables = [f"--env={name}={value}" for name, value in settings.items()]
     container = docker(
         *("run", "--detach", "--network=none", "--tmpfs=/tmp", "--entrypoint=sh", *variables),
-        *(f"--volume={every_second(folder)}:/berth:ro", f"--volume={keys}:/keys:ro", *options),
-        *(image("alertmanager"), "/berth/alertmanager.sh"),
+        *(
+            f"--volume={every_second(folder)}/metrics/alertmanager:/berth:ro",
+            f"--volume={keys}:/keys:ro",
+            *options,
+        ),
+        *(image("alertmanager"), "/berth/start.sh"),
     )
     try:
         poll(

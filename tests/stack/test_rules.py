@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.stack.stack import REPOSITORY, docker, image
 
-RULES = (REPOSITORY / "metrics/rules.yml").read_text()
+RULES = (REPOSITORY / "metrics/prometheus/rules.yml").read_text()
 
 Series = dict[str, str]
 HOUR = 60
@@ -376,7 +376,7 @@ def test_figures_are_right_and_alerts_fire_when_they_should_and_only_then(tmp_pa
         *(
             "run",
             "--rm",
-            f"--volume={REPOSITORY}/metrics:/metrics:ro",
+            f"--volume={REPOSITORY}/metrics/prometheus:/metrics:ro",
             f"--volume={tmp_path}:/tests:ro",
         ),
         *("--entrypoint=promtool", image("prometheus"), "test", "rules", "/tests/tests.yml"),

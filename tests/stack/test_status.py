@@ -15,7 +15,6 @@ from tests.stack.browser import Browser, browsing
 from tests.stack.stack import (
     REPOSITORY,
     Stack,
-    copy_of_repository,
     docker,
     every_second,
     poll,
@@ -80,11 +79,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "berth-test-status",
         scratch,
         scale=2,
-        folder=copy_of_repository(scratch),
-        overlays=["metrics"],
+        folder=every_second(scratch),
         API_REPLICAS="2",
         COMPOSE_PROFILES="metrics",
-        METRICS_FOLDER=str(every_second(scratch)),
         STATUS="on",
     ) as stack:
         yield stack
