@@ -147,7 +147,15 @@ def _obtain(reference: str, registries: Registries, pulled_from: set[str]) -> No
             f"the image {reference} cannot be pulled: {why_not}, though others came from there: "
             "try again later, or let HOST_PULL=no build a stand-in"
         )
-    stand_in.build(reference, why_not)
+    _build(reference, why_not, registries)
+
+
+def _build(reference: str, why: str, registries: Registries) -> None:
+    if not allowed("HOST_BUILD"):
+        raise Refusal(f"the image {reference} is not here, {why}, and HOST_BUILD=no")
+    if reference != stand_in.BASE and not stand_in.is_here(stand_in.BASE):
+        _obtain(stand_in.BASE, registries, set())
+    stand_in.build(reference, why)
 
 
 def _renew(reference: str, registries: Registries) -> None:
@@ -159,4 +167,4 @@ def _renew(reference: str, registries: Registries) -> None:
     except Refusal as refusal:
         say(f"a stand-in goes on in its place: {refusal}")
     if allowed("HOST_BUILD") and not stand_in.is_current(reference):
-        stand_in.build(reference, "its recipe has changed")
+        _build(reference, "its recipe has changed", registries)

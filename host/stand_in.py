@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from host import debian
-from host.commands import Refusal, allowed, output, run, say
+from host.commands import Refusal, output, run, say
 
 BASE = f"debian:{debian.SUITE}-slim"
 _RECIPES = Path(__file__).parent / "recipes"
@@ -65,7 +65,7 @@ def split(reference: str) -> tuple[str, str]:
 
 
 def build(reference: str, why: str) -> None:
-    """Build what stands in for an image.
+    """Build what stands in for an image, on `BASE` unless that is the image.
 
     Args:
         reference: Its name.
@@ -74,16 +74,12 @@ def build(reference: str, why: str) -> None:
     Raises:
         Refusal: There is no recipe for it, or what it is built from does not have that version.
     """
-    if not allowed("HOST_BUILD"):
-        raise Refusal(f"the image {reference} is not here, {why}, and HOST_BUILD=no")
     if reference == BASE:
         _import_base()
         return
     name, version = split(reference)
     if not (_RECIPES / name).is_dir():
         raise Refusal(f"the image {reference} is not here, {why}, and host/recipes has no {name}")
-    if not is_here(BASE):
-        _import_base()
     say(f"{why}: building a stand-in for {reference} from Debian's and PyPI's packages")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "id"

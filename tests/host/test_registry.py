@@ -30,9 +30,10 @@ def port() -> Iterator[int]:
     """A port whose images are removed afterwards."""
     port = free_port()
     yield port
-    names = docker("image", "ls", "--format={{.Repository}}:{{.Tag}}", f"127.0.0.1:{port}/*")
+    listed = docker("image", "ls", "--format={{.Repository}}:{{.Tag}}").splitlines()
+    names = [name for name in listed if name.startswith(f"127.0.0.1:{port}/")]
     if names:
-        docker("image", "rm", "--force", *names.split())
+        docker("image", "rm", "--force", *names)
 
 
 @contextmanager
