@@ -11,7 +11,7 @@ from host.commands import Refusal
 from ops.docker import DockerError, compose, docker, inspect, last_exit_code, last_lines
 from ops.images import Image, Images
 from ops.masquerade import masquerade
-from ops.memory import Budget
+from ops.memory import Budget, fitting
 from ops.stack import SERVICE, Container, Stack, State, ids
 from ops.terminal import StopRequested, Terminal
 
@@ -75,7 +75,13 @@ class Rollout:
             Refusal: They do not; the sentence has the arithmetic.
         """
         extra = min(self._pace.surge, self._wanted)
-        Budget.read(self._stack).check(self._wanted, extra=extra)
+        try:
+            Budget.read(self._stack).check(self._wanted, extra=extra)
+        except Refusal as refusal:
+            if lines := fitting(self._stack, self._wanted):
+                sentence = f"{refusal}. `make up` sizes what nobody has set: {', '.join(lines)}"
+                raise Refusal(sentence) from None
+            raise
 
     def is_stale(self, replica: Container, image: Image) -> bool:
         """Whether a replica runs another image, or was started with other settings."""

@@ -56,6 +56,8 @@ def limits(stack: Stack) -> dict[str, int]:
 def test_two_replicas_are_sized_to_a_small_server_and_deployed_without_loss(small: Stack) -> None:
     """`make up` says so and writes it down once; nothing runs out of memory, under load."""
     file = small.folder / ".env"
+    refused = small.run("make", "deploy", check=False).stderr
+    assert "`make up` sizes what nobody has set: API_MEMORY, DB_MEMORY" in refused
     said = small.run("make", "up").stdout
     assert "sized to this machine's 957 MiB, in .env: API_MEMORY=" in said
     settings = file.read_text()
