@@ -48,11 +48,12 @@ def pull(reference: str, *, seconds: float) -> None:
         if not begun:
             child.kill()  # and the engine gives up with it
             raise Unreachable(f"{of(reference)} gave no answer within {seconds:g} s")
-        _, said = child.communicate()
+        printed, said = child.communicate()
     if child.returncode == 0:
         return
     complaint = said.strip().removeprefix("Error response from daemon: ")
-    if is_silence(complaint, of(reference)):
+    # Once Docker says that it pulls, the registry has answered, whatever came then.
+    if not printed and is_silence(complaint, of(reference)):
         raise Unreachable(complaint)
     raise Refusal(f"the image {reference} cannot be pulled, its registry says: {complaint}")
 

@@ -100,7 +100,11 @@ def build(reference: str, why: str) -> None:
         )
         image = file.read_text().strip()
     built = output("docker", "run", "--rm", "--network=none", "--entrypoint=cat", image, _VERSION)
-    judge(reference, built or "")
+    try:
+        judge(reference, built or "")
+    except Refusal:
+        output("docker", "image", "rm", image)
+        raise
     run(["docker", "tag", image, reference], purpose=f"name {reference}")
 
 

@@ -4,10 +4,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
+import requests
 
 from host import images, registry, stand_in
 from host.commands import Refusal
@@ -43,8 +45,14 @@ def serving(port: int, *options: str) -> Iterator[None]:
         *("run", "--detach", f"--publish=127.0.0.1:{port}:5000", "--tmpfs=/tmp:mode=1777"),
         *(*options, IMAGE),
     )
+
+    def answers() -> bool:
+        with suppress(requests.RequestException):
+            return requests.get(f"http://127.0.0.1:{port}/v2/", timeout=5).status_code in {200, 401}
+        return False
+
     try:
-        poll("the registry", lambda: "listening on" in docker("logs", container))
+        poll("the registry", answers)
         yield
     finally:
         docker("rm", "--force", container)
@@ -193,6 +201,22 @@ def test_silence_costs_a_machine_without_a_registry_little(
 def test_silence_is_told_from_an_answer(complaint: str, silent: bool) -> None:
     """In Docker's words, with either of its image stores."""
     assert registry.is_silence(complaint, "docker.io") is silent
+
+
+def test_a_pull_that_breaks_off_was_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registry has the image: nothing else may come in its place."""
+    words = 'Get "https://registry.example/v2/haproxy/blobs/…": dial tcp: connection refused'
+    docker = tmp_path / "docker"
+    docker.write_text(f"#!/bin/sh\necho '3.2.26: Pulling from haproxy'\necho '{words}' >&2\nexit 1")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(Refusal, match="connection refused"):
+        registry.pull("registry.example/haproxy:3.2.26", seconds=30)
+    docker.write_text(f"#!/bin/sh\necho '{words}' >&2\nexit 1")
+    with pytest.raises(registry.Unreachable, match="connection refused"):
+        registry.pull("registry.example/haproxy:3.2.26", seconds=30)
 
 
 @pytest.mark.parametrize(
