@@ -1,6 +1,7 @@
 # The image of any app. The app comes from the build context `app`, which is APP_DIR, and Berth from
 # this folder; see image/ for what the steps do.
 ARG PYTHON_IMAGE=pinned
+ARG STAGE=built
 
 # With a name, so that another image can take its place; in full, so that Dependabot finds it.
 FROM python:3.14.8-slim AS pinned
@@ -37,6 +38,7 @@ RUN --mount=type=bind,source=image,target=/build/image --mount=from=app,target=/
 
 # A layer that stays while only code changes.
 FROM python AS dependencies
+ARG APP_DOCKERFILE
 ARG APP_SUBDIR
 COPY --from=source /manifests /srv${APP_SUBDIR:+-workspace}
 WORKDIR /srv${APP_SUBDIR:+-workspace}/${APP_SUBDIR}
@@ -45,7 +47,8 @@ RUN --mount=type=bind,source=image,target=/build/image \
     --mount=type=cache,target=/root/.cache/uv \
     PYTHONPATH=/build python /build/image/install.py dependencies "${APP_SUBDIR-unknown}"
 
-FROM python AS image
+# By Berth, of what the app's own files say.
+FROM python AS built
 ARG APP_SUBDIR
 COPY --from=berth /opt/berth /opt/berth
 COPY --from=dependencies /venv /venv
@@ -58,10 +61,20 @@ RUN --mount=type=bind,source=image,target=/build/image \
     PYTHONPATH=/build python /build/image/install.py project \
     && PYTHONPATH=/build /venv/bin/python /build/image/finish.py "${PWD%/"${APP_SUBDIR}"}" \
     && if [ -n "${APP_SUBDIR}" ]; then rmdir /srv && ln -s "$PWD" /srv; fi
-ENV PATH=/venv/bin:$PATH \
-    PYTHONUNBUFFERED=1
+ENV PATH=/venv/bin:$PATH
+WORKDIR /srv
+
+# By the app's own Dockerfile, whose image is PYTHON_IMAGE then.
+FROM base AS own
+COPY --from=berth /opt/berth /opt/berth
+COPY berth /opt/berth/_berth
+RUN --mount=type=bind,source=image,target=/build/image \
+    PYTHONPATH=/build python /build/image/finish.py
+
+FROM ${STAGE}
+ENV PYTHONUNBUFFERED=1
 ARG APP_VERSION=dev
 ENV APP_VERSION=${APP_VERSION}
-WORKDIR /srv
+ENTRYPOINT []
 USER 10001:10001
 CMD ["python", "-m", "app.server"]

@@ -1,5 +1,6 @@
 """The image of the app in APP_DIR: what Compose cannot see when it builds it."""
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -22,20 +23,53 @@ def prepared(build: dict[str, Any]) -> dict[str, Any]:
     """Complete a build as Compose resolved it, by what the app's own files say.
 
     Its context becomes the folder of the uv workspace that the app is in, if it is in one, and
-    PYTHON_IMAGE is chosen, if nobody has.
+    PYTHON_IMAGE is chosen, if nobody has; that of APP_DOCKERFILE, if there is one.
 
     Raises:
         Refusal: There is no app, or none that Berth can run.
     """
-    contexts = build.get("additional_contexts", {})
+    contexts = dict(build.get("additional_contexts", {}))
     if "app" not in contexts:
         return build
     arguments = dict(build.get("args", {}))
-    try:
-        app = App.read(Path(contexts["app"]))
+    own = own_build(build)
+    if own:
+        arguments |= {"STAGE": "own", "PYTHON_IMAGE": "app-dockerfile"}
+        contexts["app-dockerfile"] = f"docker-image://{own['image']}"
+    else:
+        app = _read(contexts["app"])
+        arguments["APP_SUBDIR"] = app.subdir
+        contexts["app"] = str(app.root)
         if not arguments.get("PYTHON_IMAGE"):
-            arguments["PYTHON_IMAGE"] = app.python_image(default_python())
+            try:
+                arguments["PYTHON_IMAGE"] = app.python_image(default_python())
+            except AppError as error:
+                raise Refusal(str(error)) from None
+    return {**build, "args": arguments, "additional_contexts": contexts}
+
+
+def own_build(build: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the service that Compose builds by the app's own Dockerfile, if it has one.
+
+    Raises:
+        Refusal: APP_DOCKERFILE names no file.
+    """
+    name = build.get("args", {}).get("APP_DOCKERFILE")
+    if not name:
+        return None
+    app = _read(build["additional_contexts"]["app"])
+    file = app.folder / name
+    if not file.is_file():
+        raise Refusal(f"APP_DOCKERFILE={name}: there is no such file in {app.folder}")
+    digest = hashlib.sha256(bytes(file)).hexdigest()[:12]
+    return {
+        "image": f"berth-own:{digest}",
+        "build": {"context": str(app.root), "dockerfile": str(file)},
+    }
+
+
+def _read(folder: str) -> App:
+    try:
+        return App.read(Path(folder))
     except AppError as error:
         raise Refusal(str(error)) from None
-    arguments["APP_SUBDIR"] = app.subdir
-    return {**build, "args": arguments, "additional_contexts": {**contexts, "app": str(app.root)}}

@@ -33,18 +33,18 @@ def check_versions(requirements: str) -> None:
             )
 
 
-def main(folder: str) -> None:
-    """Finish the image of the app in a folder.
+def main(*folders: str) -> None:
+    """Finish an image.
 
     Args:
-        folder: What the app's code, and its workspace's, is in.
+        folders: Whose code to compile, besides Berth's.
     """
     add_to_path()
     check_versions((PACKAGE / "requirements.in").read_text())
     # Nothing can be written once it runs. What does not compile, a template say, is the app's own.
     left_out = re.compile(rf"/({NEVER.pattern})/")
-    for compiled in (folder, str(PACKAGE)):
-        compileall.compile_dir(compiled, quiet=2, rx=left_out)
+    for folder in (*folders, str(PACKAGE)):
+        compileall.compile_dir(folder, quiet=2, rx=left_out)
 
 
 if __name__ == "__main__":

@@ -178,6 +178,11 @@ def main(step: str, subdir: str = "") -> None:
         step: `dependencies` or `project`.
         subdir: Where the app is in its workspace; `unknown` if nobody has looked for one.
     """
+    if os.environ.get("APP_DOCKERFILE"):
+        raise AppError(
+            "APP_DOCKERFILE is built first, which Compose alone cannot do: start with `make up`, or "
+            "`make deploy`"
+        )
     app = App.read(Path.cwd())
     check_python(app)
     uses_uv = "uv" in app.pyproject.get("tool", {})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from host.app import prepared
+from host.app import own_build, prepared
 from host.commands import Refusal, output
 from image.commands import MARK
 from ops.docker import ROOT, DockerError, compose, docker, inspect, tail
@@ -136,10 +136,19 @@ class Images:
             StopRequested: Somebody wants to stop.
         """
         # What Compose resolved, with our additions: no second description of the build.
-        build = prepared(self._stack.service(SERVICE)["build"])
+        resolved = self._stack.service(SERVICE)["build"]
+        if own := own_build(resolved):
+            self._compose_build(own, terminal)
+        build = prepared(resolved)
         build["args"] = {**build.get("args", {}), _VERSION: tag}
         build["labels"] = {**build.get("labels", {}), REPLACES: replaces}
-        service = {"image": self.reference(tag), "build": build}
+        self._compose_build({"image": self.reference(tag), "build": build}, terminal)
+        image = self.find(self.reference(tag))
+        if image is None:
+            raise Refusal(f"the build ended well but left no image {self.reference(tag)}")
+        return image
+
+    def _compose_build(self, service: dict[str, Any], terminal: Terminal) -> None:
         project = {"name": self._stack.project, "services": {SERVICE: service}}
         try:
             compose(
@@ -151,10 +160,6 @@ class Images:
             )
         except DockerError as error:
             raise Refusal(explain(str(error))) from None
-        image = self.find(self.reference(tag))
-        if image is None:
-            raise Refusal(f"the build ended well but left no image {self.reference(tag)}")
-        return image
 
     def adopt(self, image: Image) -> Image:
         """Give an image that others built an immutable tag, so that one can come back to it."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pip._internal.models.index import PyPI
 
+from host.app import default_python
 from host.commands import Refusal
 from ops.docker import compose, docker
 from ops.images import Image, Images, new_tag
@@ -226,6 +227,28 @@ def test_other_python(tmp_path: Path, build: Build) -> None:
     assert version == "(3, 13)"
     with pytest.raises(Refusal, match=r"PYTHON_IMAGE has Python 3.14.\d+, .* asks for requires-py"):
         build(app, PYTHON_IMAGE="python:3.14.8-slim")
+
+
+def test_dockerfile_of_its_own(tmp_path: Path, build: Build) -> None:
+    """Its image is what Berth is put into: its Python, its folder, but nobody's root."""
+    app = written(
+        tmp_path,
+        {
+            "requirements.txt": "",
+            "docker/Dockerfile": f"FROM {default_python()}\nRUN python -m venv --without-pip /env\n"
+            "ENV PATH=/env/bin:$PATH\nUSER nobody\nWORKDIR /code\nCOPY main.py .\n"
+            'ENTRYPOINT ["false"]\n',
+            "main.py": "ANSWER = 42",
+        },
+    )
+    image = build(app, APP_DOCKERFILE="docker/Dockerfile")
+    assert python(image, "import main, uvicorn; print(main.ANSWER)") == "42"
+    said = json.loads(python(image, SAYS_ALL))
+    assert (said["folder"], said["user"], said["last"]) == ("/code", 10001, "/opt/berth")
+    with pytest.raises(Refusal, match=r"APP_DOCKERFILE is built first.*start with `make up`"):
+        compose("--progress=plain", "build", "api", merged=True, quoted=200)
+    with pytest.raises(Refusal, match="APP_DOCKERFILE=other: there is no such file in"):
+        build(app, APP_DOCKERFILE="other")
 
 
 def test_folder_that_is_not_there(tmp_path: Path, build: Build) -> None:
