@@ -72,7 +72,8 @@ RUN --mount=type=bind,source=image,target=/build/image \
     PYTHONPATH=/build python /build/image/finish.py
 
 FROM ${STAGE}
-ENV PYTHONUNBUFFERED=1
+ENV PYTHONUNBUFFERED=1 \
+    REVISIONS_FILE=/opt/berth/revisions.json
 ARG APP_VERSION=dev
 ENV APP_VERSION=${APP_VERSION}
 ENTRYPOINT []

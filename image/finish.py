@@ -2,8 +2,10 @@
 
 import compileall
 import re
+import subprocess
 import sys
 import sysconfig
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from image.versions import parse
 BERTH = Path("/opt/berth")
 # Named so that no package of the app's collides with it.
 PACKAGE = BERTH / "_berth"
+REVISIONS = BERTH / "revisions.json"
 
 
 def add_to_path() -> None:
@@ -33,6 +36,26 @@ def check_versions(requirements: str) -> None:
             )
 
 
+def list_revisions() -> None:
+    """Write down which of alembic's revisions the app comes with, so that no replica need ask it.
+
+    Raises:
+        AppError: Alembic cannot read them; says what it said.
+    """
+    if not (PACKAGE / "revisions.py").is_file():
+        return
+    revisions = import_module(f"{PACKAGE.name}.revisions")
+    if not revisions.has_alembic():
+        return
+    command = [sys.executable, "-m", revisions.__name__]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise AppError(f"alembic cannot read the app's migrations: {said[-1]}")
+    REVISIONS.write_text(done.stdout)
+
+
 def main(*folders: str) -> None:
     """Finish an image.
 
@@ -41,6 +64,7 @@ def main(*folders: str) -> None:
     """
     add_to_path()
     check_versions((PACKAGE / "requirements.in").read_text())
+    list_revisions()
     # Nothing can be written once it runs. What does not compile, a template say, is the app's own.
     left_out = re.compile(rf"/({NEVER.pattern})/")
     for folder in (*folders, str(PACKAGE)):

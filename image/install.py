@@ -180,7 +180,7 @@ def main(step: str, subdir: str = "") -> None:
     """
     if os.environ.get("APP_DOCKERFILE"):
         raise AppError(
-            "APP_DOCKERFILE is built first, which Compose alone cannot do: start with `make up`, or "
+            "APP_DOCKERFILE is built first, which Compose alone cannot do: start with `make up` or "
             "`make deploy`"
         )
     app = App.read(Path.cwd())
