@@ -20,7 +20,7 @@ dev revision: export COMPOSE_FILE := compose.yaml:compose.dev.yaml
 
 dev: ## Start for development: reload on save, a database port, debug logs
 	@COMPOSE_PROFILES=metrics python3 -m host
-	docker compose --profile=metrics up --build --watch
+	@COMPOSE_PROFILES=metrics python3 -m ops.dev
 
 revision: ## Write the next migration from the models: make revision MESSAGE="add prices"
 	docker compose run --rm --user "$$(id -u):$$(id -g)" migrate \

@@ -71,6 +71,12 @@ class App:
         return name
 
     @property
+    def manifests(self) -> list[Path]:
+        """The files that say what the app depends on, as far as they are there."""
+        places = dict.fromkeys((self.folder, self.root))
+        return [file for one in places for name in LOCKS if (file := one / name).is_file()]
+
+    @property
     def required_python(self) -> dict[str, str]:
         """What is said about Python's version, by where it is said."""
         poetry = self.pyproject.get("tool", {}).get("poetry", {}).get("dependencies", {})

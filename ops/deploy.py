@@ -60,7 +60,7 @@ def there(stack: Stack, images: Images) -> list[Image]:
 
 def build(images: Images, base: Image, terminal: Terminal) -> Image:
     """Build this tree's image."""
-    tag = new_tag(datetime.now(UTC))
+    tag = new_tag(datetime.now(UTC), images.source)
     with terminal.step(f"building {tag}"):
         return images.build(tag, replaces=base.tag, terminal=terminal)
 

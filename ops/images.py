@@ -9,6 +9,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from host.app import own_build, prepared
@@ -81,13 +82,13 @@ def tags_in(references: list[str], repository: str) -> list[str]:
     )
 
 
-def new_tag(now: datetime) -> str:
-    """Return a tag that sorts by time and names the commit it was built from."""
+def new_tag(now: datetime, folder: Path = ROOT) -> str:
+    """Return a tag that sorts by time and names the commit of the app that it is built from."""
     moment = now.astimezone(UTC).strftime("%Y%m%d-%H%M%S")
-    commit = output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
+    commit = output("git", "-C", str(folder), "rev-parse", "--short", "HEAD")
     if not commit:
         return moment
-    changes = output("git", "-C", str(ROOT), "status", "--porcelain")
+    changes = output("git", "-C", str(folder), "status", "--porcelain", ".")
     return f"{moment}-{commit}-dirty" if changes else f"{moment}-{commit}"
 
 
@@ -135,11 +136,7 @@ class Images:
             Refusal: It does not build; the sentence ends with the last lines of the build.
             StopRequested: Somebody wants to stop.
         """
-        # What Compose resolved, with our additions: no second description of the build.
-        resolved = self._stack.service(SERVICE)["build"]
-        if own := own_build(resolved):
-            self._compose_build(own, terminal)
-        build = prepared(resolved)
+        build = self.ready_build(terminal)
         build["args"] = {**build.get("args", {}), _VERSION: tag}
         build["labels"] = {**build.get("labels", {}), REPLACES: replaces}
         self._compose_build({"image": self.reference(tag), "build": build}, terminal)
@@ -147,6 +144,21 @@ class Images:
         if image is None:
             raise Refusal(f"the build ended well but left no image {self.reference(tag)}")
         return image
+
+    def ready_build(self, terminal: Terminal) -> dict[str, Any]:
+        """Return what Compose is to build: what it resolved, with what it cannot see.
+
+        There is no second description of the build. A Dockerfile of the app's own is built by now.
+        """
+        resolved = self._stack.service(SERVICE)["build"]
+        if own := own_build(resolved):
+            self._compose_build(own, terminal)
+        return prepared(resolved)
+
+    @property
+    def source(self) -> Path:
+        """The folder of the app: APP_DIR."""
+        return Path(self._stack.service(SERVICE)["build"]["additional_contexts"]["app"])
 
     def _compose_build(self, service: dict[str, Any], terminal: Terminal) -> None:
         project = {"name": self._stack.project, "services": {SERVICE: service}}

@@ -119,7 +119,7 @@ def has_failed(stack: Stack) -> bool:
 
 def build(images: Images, replaces: Image | None, terminal: Terminal) -> Image:
     """Build this tree's version."""
-    tag = new_tag(datetime.now(UTC))
+    tag = new_tag(datetime.now(UTC), images.source)
     with terminal.step(f"building {tag}"):
         return images.build(tag, replaces=replaces.tag if replaces else "", terminal=terminal)
 

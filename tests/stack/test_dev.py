@@ -30,7 +30,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack.run("python3", "-m", "host")
     log = (folder / "dev.log").open("w")
     watching = subprocess.Popen(
-        ["docker", "compose", "up", "--build", "--watch"],
+        ["python3", "-m", "ops.dev"],
         cwd=folder,
         env={**os.environ, **stack.environment},
         stdout=log,
