@@ -120,6 +120,12 @@ def test_what_has_a_thread_for_each_core_fits_its_limit_on_a_large_machine(stack
         assert 0 < int(services[name]["environment"]["GOMAXPROCS"]) <= 2, name
 
 
+def test_no_session_takes_memory_for_a_compiler(stack: Stack) -> None:
+    """Official images have one that stand-ins lack, so limits would be tested without it."""
+    show = ("exec", "-T", "db", "psql", "--tuples-only", "--no-align", "--command=SHOW jit")
+    assert stack.compose(*show).strip() == "off"
+
+
 def test_replica_is_the_first_to_go_when_memory_runs_out(stack: Stack) -> None:
     """By the kernel's own score, which counts what each of them uses, too."""
     image = one(stack, "api")["Image"]
