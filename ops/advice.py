@@ -168,7 +168,9 @@ def _memory(usage: Usage) -> Iterator[Advice]:
 def _limit(usage: Usage, name: str, wanted: int, why: str) -> Advice:
     variable = VARIABLES.get(name)
     if not variable:
-        return Advice(f"{why}: raise its limit in compose.yaml to {wanted // MIB} MiB")
+        return Advice(
+            f"{why}: raise its limit to {wanted // MIB} MiB in compose.yaml or what that includes"
+        )
     settings = {variable: f"{wanted // MIB}m"}
     if name in usage.budget.others:
         with_more = replace(usage.budget, others={**usage.budget.others, name: wanted})
