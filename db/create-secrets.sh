@@ -46,19 +46,23 @@ make_secret() {
 }
 
 make_secret postgres-password
-make_secret database-password
-# In a volume of its own: replicas have no business with what sees all statistics, nor it with theirs.
-make_secret ../metrics-secrets/postgres-password
-# But the superuser's: a replica has no business with that one.
+# Each in a volume of its own: a replica sees neither the owner's password nor the exporter's.
+passwords=(database-password ../owner-secrets/database-password ../metrics-secrets/postgres-password)
+for file in "${passwords[@]}"; do
+    make_secret "$file"
+done
+# The superuser's lies beside the app's, and the database's user alone can read it.
 if [[ -O postgres-password ]]; then
     chmod 400 postgres-password
     chown postgres postgres-password
 fi
 # The two halves of `make rotate-secrets`; in between, replicas know both passwords.
-case ${1:-} in
-    prepare) make_secret database-password.next ;;
-    complete) mv database-password.next database-password ;;
-esac
+for file in "${passwords[@]}"; do
+    case ${1:-} in
+        prepare) make_secret "$file.next" ;;
+        complete) mv "$file.next" "$file" ;;
+    esac
+done
 
 # The status page's password is for root alone to read; Traefik gets a hash of it.
 cd /run/status

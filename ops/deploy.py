@@ -72,6 +72,9 @@ def migrate(images: Images, image: Image, terminal: Terminal) -> list[str]:
     """
     with terminal.step("migrating the database") as step:
         try:
+            # What an update of Berth may have added: a secret, a role, a right.
+            for service in ("secrets", "roles"):
+                compose("run", "--rm", "--no-deps", "--no-TTY", service, merged=True)
             said = compose(
                 *("run", "--rm", "--no-deps", "--no-TTY", "--env=LOG_LEVEL=INFO", "migrate"),
                 environment={"API_IMAGE": images.reference(image.tag)},

@@ -1,6 +1,6 @@
-"""`make rotate-secrets`: give the app's database role a new password without losing a request.
+"""`make rotate-secrets`: give the database's roles new passwords without losing a request.
 
-The new password lies beside the old one while the role changes over, and replicas that are refused
+The new password lies beside the old one while the roles change over, and replicas that are refused
 with one try the other. Stopped half-way, nothing is broken and the next run finishes it.
 """
 
@@ -9,18 +9,10 @@ import time
 
 from host.commands import Refusal
 from ops import lock, program
-from ops.docker import compose
-from ops.stack import Stack, State
+from ops.docker import compose, docker
+from ops.stack import Stack, State, running
 from ops.terminal import Terminal
 
-# Read by psql itself, so that the password shows neither in a process list nor in the log.
-_CHANGE = r"""
-SET log_statement = 'none';
-SET log_min_duration_statement = -1;
-SET log_min_error_statement = 'panic';
-\set password `cat /run/secrets/database-password.next`
-ALTER ROLE berth PASSWORD :'password';
-"""
 _LOG_IN = (
     "PGPASSWORD=$(< /run/secrets/database-password.next) psql --no-psqlrc --quiet"
     " --host=127.0.0.1 --username=berth --dbname=berth --command='SELECT 1'"
@@ -34,23 +26,25 @@ def rotate(terminal: Terminal) -> None:
     with lock.held(stack, "change of the password"):
         if not any(one.state is State.HEALTHY for one in stack.containers("db")):
             raise Refusal("the database does not run: `make up` first")
-        with terminal.step("making a new password"):
-            secrets("prepare")
-        with terminal.step("teaching it to the database"):
-            psql = ("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--dbname=postgres")
-            compose("exec", "--no-TTY", "db", *psql, stdin=_CHANGE)
+        with terminal.step("making new passwords"):
+            one_shot("secrets", "prepare")
+        with terminal.step("teaching them to the database"):
+            one_shot("roles")
             compose("exec", "--no-TTY", "db", "bash", "-c", _LOG_IN)
-        with terminal.step("forgetting the old one"):
-            secrets("complete")
+        with terminal.step("forgetting the old ones"):
+            one_shot("secrets", "complete")
+            # It reads its own when it starts.
+            for exporter in running(stack.containers("postgres-exporter")):
+                docker("restart", exporter.id)
     terminal.say(
-        "the app's database password is new; connections that were open stay open; "
+        "the database's passwords are new; connections that were open stay open; "
         f"{time.monotonic() - began:.1f} s in all"
     )
 
 
-def secrets(half: str) -> None:
-    """Run one half of what the one-shot `secrets` does for this."""
-    compose("run", "--rm", "--no-deps", "--no-TTY", "secrets", half)
+def one_shot(service: str, *arguments: str) -> None:
+    """Run a service that ends by itself."""
+    compose("run", "--rm", "--no-deps", "--no-TTY", service, *arguments, merged=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from ops.finding import Facts, Finding, bad, good, warning
 _FULL = 0.8
 
 _SCHEMA = "SELECT to_json(max(version_num)) FROM alembic_version"
-_SIZE = "SELECT pg_database_size(current_database())"
+_SIZE = "SELECT pg_database_size('berth')"
 _CONNECTIONS = """SELECT json_build_object(
     'used', (SELECT count(*) FROM pg_stat_activity
         WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
@@ -20,7 +20,7 @@ _CONNECTIONS = """SELECT json_build_object(
 # What runs for long, and what holds its locks for long without running.
 _QUERIES = """SELECT coalesce(json_agg(found), '[]') FROM (
     SELECT pid, state, usename AS role, extract(epoch FROM now() - since)::int AS seconds,
-        left(regexp_replace(query, '\\s+', ' ', 'g'), 120) AS query
+        left(regexp_replace(query, '[[:space:][:cntrl:]]+', ' ', 'g'), 120) AS query
     FROM (
         SELECT *, CASE state WHEN 'active' THEN query_start ELSE state_change END AS since
         FROM pg_stat_activity
@@ -37,29 +37,62 @@ _COLLATIONS = """SELECT coalesce(json_agg(name), '[]') FROM (
     SELECT 'collation ' || collname FROM pg_collation
         WHERE collversion <> pg_collation_actual_version(oid)) AS found"""
 _IS_COUNTED = "SELECT to_json(count(*)) FROM pg_extension WHERE extname = 'pg_stat_statements'"
-_COUNTED = """SELECT json_build_object('query', left(regexp_replace(query, '\\s+', ' ', 'g'), 80),
+_COUNTED = """SELECT json_build_object(
+    'query', left(regexp_replace(query, '[[:space:][:cntrl:]]+', ' ', 'g'), 80),
     'milliseconds', mean_exec_time, 'share', total_exec_time / sum(total_exec_time) OVER ())
     FROM pg_stat_statements ORDER BY total_exec_time DESC LIMIT 1"""
 
 
+# As superuser: nothing here is of the app's database, or found where another role can make things.
+_AS_SUPERUSER = 'psql --dbname=postgres "$@"'
+# What the app's and the owner's roles could have made is read with the app's own rights.
+_AS_APP = """
+cd /run/secrets
+export PGPASSWORD
+PGPASSWORD=$(cat database-password.next 2> /dev/null || cat database-password)
+psql --host=127.0.0.1 --username=berth --dbname=berth "$@"
+"""
+
+
 def ask(facts: Facts, query: str) -> Any:  # noqa: ANN401
-    """Return the JSON that a query yields, None for NULL.
+    """Return the JSON that superuser's query yields, None for NULL.
 
     Raises:
         DockerError: It fails, or no database runs.
     """
+    return _psql(facts, _AS_SUPERUSER, query, "-c search_path=pg_catalog")
+
+
+def ask_as_app(facts: Facts, query: str) -> Any:  # noqa: ANN401
+    """Return the JSON that a query of the app's role yields, None for NULL.
+
+    Raises:
+        DockerError: It fails, or no database runs.
+    """
+    return _psql(facts, _AS_APP, query)
+
+
+def _psql(facts: Facts, script: str, query: str, options: str = "") -> Any:  # noqa: ANN401
     (db, *_) = [one.id for one in facts.running("db")] or [""]
     if not db:
         raise DockerError("no database runs: `make up`")
-    psql = ("psql", "--no-psqlrc", "--tuples-only", "--no-align", "--dbname=berth")
-    limit = "--env=PGOPTIONS=-c statement_timeout=5s"
-    told = docker("exec", limit, db, *psql, f"--command={query}")
-    return json.loads(told) if told else None
+    settings = f"--env=PGOPTIONS=-c statement_timeout=5s {options}"
+    told = docker(
+        *("exec", settings, db, "bash", "-c", script, "psql"),
+        *("--no-psqlrc", "--tuples-only", "--no-align", f"--command={query}"),
+    )
+    try:
+        return json.loads(told) if told else None
+    except ValueError:
+        raise DockerError(f"the database's answer is none: {told[:80]!r}") from None
 
 
 def migrations(facts: Facts) -> Finding:
     """The database has every migration of this tree."""
-    has = int(ask(facts, _SCHEMA) or 0)
+    told = str(ask_as_app(facts, _SCHEMA) or 0)
+    if not told.isdecimal():
+        return bad(f"alembic_version says {told[:80]!r}", "look who has changed it")
+    has = int(told)
     files = (ROOT / "migrations/versions").glob("[0-9]*_*.py")
     newest = max((int(file.name.split("_")[0]) for file in files), default=0)
     if has < newest:
@@ -103,13 +136,13 @@ def queries(facts: Facts) -> Finding:
             f"{worst['seconds']} s, of {worst['role']}: {worst['query']}"
         )
         end = f"SELECT pg_terminate_backend({worst['pid']})"
-        way_out = f'`docker compose exec db psql --dbname=berth --command="{end}"` ends it'
+        way_out = f'`docker compose exec db psql --command="{end}"` ends it'
         return warning(says, way_out)
     says = "none runs for over 10 s"
-    top = ask(facts, _COUNTED) if ask(facts, _IS_COUNTED) else None
+    top = ask_as_app(facts, _COUNTED) if ask_as_app(facts, _IS_COUNTED) else None
     if top:
-        says += f"; {top['share']:.0%} of all time goes to one of {top['milliseconds']:.1f} ms: "
-        says += str(top["query"])
+        share, milliseconds = float(top["share"]), float(top["milliseconds"])
+        says += f"; {share:.0%} of all time goes to one of {milliseconds:.1f} ms: {top['query']}"
     return good(says)
 
 

@@ -191,7 +191,7 @@ def test_the_exporters_password_shows_nowhere_else(watched: Stack) -> None:
     (exporter,) = watched.containers("postgres-exporter")
     password = docker("exec", exporter["Id"], "cat", "/run/secrets/postgres-password")
     assert len(password) >= 40
-    services = (*SERVICES, "metrics-role", "secrets", "api", "db")
+    services = (*SERVICES, "roles", "secrets", "api", "db")
     shown = [json.dumps(watched.containers(service, everything=True)) for service in services]
     assert not any(password in text for text in (*shown, watched.compose("logs")))
     for container in watched.containers("api"):

@@ -8,7 +8,7 @@ import pytest
 from tests.stack.inside import reaches
 from tests.stack.stack import Stack, configuration, docker, printed
 
-SERVICES = ("traefik", "api", "db", "docker-proxy", "secrets", "migrate")
+SERVICES = ("traefik", "api", "db", "docker-proxy", "secrets", "roles", "migrate")
 # Root in its container, with no capability (or, for the one-shot, the one named below) to use it.
 ROOT = {
     "docker-proxy": "Docker's socket belongs to root",
@@ -28,8 +28,9 @@ WRITABLE = {
     "db": {"/var/lib/postgresql", "/var/run/postgresql"},
     # A socket is no file: it is written to by whoever asks anything.
     "docker-proxy": {"/var/run/docker.sock"},
+    "roles": {"/var/run/postgresql"},
     "secrets": {
-        *("/run/secrets", "/run/metrics-secrets", "/run/status"),
+        *("/run/secrets", "/run/owner-secrets", "/run/metrics-secrets", "/run/status"),
         *("/certificates", "/backups", "/backup-state"),
     },
 }

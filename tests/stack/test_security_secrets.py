@@ -11,7 +11,7 @@ import requests
 
 from tests.stack.stack import Stack, docker
 
-SERVICES = ("traefik", "api", "db", "docker-proxy", "secrets", "migrate")
+SERVICES = ("traefik", "api", "db", "docker-proxy", "secrets", "roles", "migrate")
 FILES = ("database-password", "postgres-password")
 
 # New connections, one after the other, by the very way that replicas go.
@@ -34,6 +34,12 @@ def read(stack: Stack, name: str) -> str:
     return stack.compose("exec", "-T", "db", "cat", f"/run/secrets/{name}").strip()
 
 
+def owners(stack: Stack) -> str:
+    """Return the password of the role that migrates, as `migrate` reads it."""
+    file = "/run/secrets/database-password"
+    return stack.compose("run", "--rm", "--no-deps", "migrate", "cat", file).splitlines()[0]
+
+
 def logs_in(stack: Stack, role: str, password: str) -> bool:
     """Whether a password opens the database to somebody on a replica's network."""
     script = (
@@ -51,9 +57,13 @@ def logs_in(stack: Stack, role: str, password: str) -> bool:
 def test_passwords_are_random_and_each_opens_its_own_role(stack: Stack) -> None:
     """None is a default, none is another's, and no other password does."""
     app, superuser = (read(stack, name) for name in FILES)
+    owner = owners(stack)
     assert len(app) >= 40
-    assert app != superuser
+    assert len(owner) >= 40
+    assert len({app, superuser, owner}) == 3
     assert logs_in(stack, "berth", app)
+    assert logs_in(stack, "berth_owner", owner)
+    assert not logs_in(stack, "berth_owner", app)
     for guess in ("", "berth", "postgres", "password", "changethis", superuser):
         assert not logs_in(stack, "berth", guess)
         assert guess == superuser or not logs_in(stack, "postgres", guess)
@@ -68,17 +78,27 @@ def test_replicas_cannot_read_the_superusers_password(stack: Stack) -> None:
     assert "Permission denied" in done.stderr
 
 
+def test_replicas_cannot_read_the_owners_password(stack: Stack) -> None:
+    """Nor the exporter's: they are in volumes that replicas do not have."""
+    for container in stack.containers("api"):
+        mounts = json.dumps(container["Mounts"])
+        assert f"{stack.project}_secrets" in mounts
+        for volume in ("owner-secrets", "metrics-secrets"):
+            assert f"{stack.project}_{volume}" not in mounts
+
+
 def test_the_apps_role_is_no_superuser(stack: Stack) -> None:
-    """It owns its database, and can make neither roles nor databases."""
+    """Nor is the owner's; they can make neither roles nor databases."""
     rights = ("super", "createrole", "createdb", "replication", "bypassrls")
-    query = f"SELECT rol{', rol'.join(rights)} FROM pg_roles WHERE rolname = 'berth'"
-    psql = ("psql", "--no-align", "--tuples-only", f"--command={query}")
-    assert stack.compose("exec", "-T", "db", *psql).strip() == "f|f|f|f|f"
+    for role in ("berth", "berth_owner"):
+        query = f"SELECT rol{', rol'.join(rights)} FROM pg_roles WHERE rolname = '{role}'"
+        psql = ("psql", "--no-align", "--tuples-only", f"--command={query}")
+        assert stack.compose("exec", "-T", "db", *psql).strip() == "f|f|f|f|f"
 
 
 def test_no_secret_shows_anywhere_else(stack: Stack) -> None:
     """Not in inspect, the image's layers, logs, the configuration, or any process's environment."""
-    secrets = [read(stack, name) for name in FILES]
+    secrets = [*(read(stack, name) for name in FILES), owners(stack)]
     shown = {"configuration": stack.compose("config"), "logs": stack.compose("logs")}
     for service in SERVICES:
         for container in stack.containers(service, everything=True):
@@ -124,7 +144,7 @@ def steady_requests(stack: Stack) -> Iterator[list[int]]:
 
 def test_rotating_secrets_loses_no_request(stack: Stack) -> None:
     """Nor any new connection; then the old password opens nothing, the new one shows nowhere."""
-    old = read(stack, "database-password")
+    old, old_owner = read(stack, "database-password"), owners(stack)
     (api, *_) = stack.containers("api")
     with steady_requests(stack) as statuses, ThreadPoolExecutor(1) as connecting:
         log_ins = connecting.submit(docker, "exec", api["Id"], "python", "-c", LOG_IN)
@@ -136,6 +156,8 @@ def test_rotating_secrets_loses_no_request(stack: Stack) -> None:
     assert new != old
     assert logs_in(stack, "berth", new)
     assert not logs_in(stack, "berth", old)
+    assert logs_in(stack, "berth_owner", owners(stack))
+    assert not logs_in(stack, "berth_owner", old_owner)
     assert new not in said
     assert new not in stack.compose("logs")
 

@@ -1,0 +1,124 @@
+-- The roles of the database, and who owns what. Runs as superuser before every migration; whatever
+-- it finds (a fresh cluster, one whose first start was killed, one of the time when the app's role
+-- owned everything, one that was restored), it leaves as it says here.
+--
+--   postgres     superuser, reached by the socket alone
+--   berth_owner  owns the database and what migrations make; only `migrate` has its password
+--   berth        the app's: reads and writes rows, owns nothing and makes nothing
+--   metrics      the exporter's: sees statistics, and no row
+--
+-- Superuser evaluates nothing here that another role could have made: names are found in
+-- pg_catalog alone (PGOPTIONS in compose.yaml, which no setting of a database or role overrides).
+
+-- Passwords show neither in a process list, nor in the log, nor in statistics.
+SET log_statement = 'none';
+SET log_min_duration_statement = -1;
+SET log_min_error_statement = 'panic';
+SET track_activities = off;
+SET pg_stat_statements.track = 'none';
+SET client_min_messages = warning;
+-- While `make rotate-secrets` is under way, the next one counts: programs know both.
+\set app `cat /run/secrets/database-password.next 2> /dev/null || cat /run/secrets/database-password`
+\set owner `cat /run/owner-secrets/database-password.next 2> /dev/null || cat /run/owner-secrets/database-password`
+\set metrics `cat /run/metrics-secrets/postgres-password.next 2> /dev/null || cat /run/metrics-secrets/postgres-password`
+\set postgres `cat /run/secrets/postgres-password`
+
+BEGIN;
+-- One of these programs at a time; who only logs in need not wait.
+LOCK TABLE pg_authid IN SHARE ROW EXCLUSIVE MODE;
+SELECT format('CREATE ROLE %I', role)
+FROM unnest(ARRAY['berth_owner', 'berth', 'metrics']) AS role
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) \gexec
+
+-- A role may change its own password and settings: what it did to itself ends here.
+SELECT format('ALTER ROLE %I %s RESET ALL', rolname, 'IN DATABASE ' || quote_ident(datname))
+FROM pg_db_role_setting
+JOIN pg_roles ON pg_roles.oid = setrole
+LEFT JOIN pg_database ON pg_database.oid = setdatabase
+WHERE rolname IN ('berth_owner', 'berth', 'metrics') \gexec
+ALTER ROLE postgres PASSWORD :'postgres';
+ALTER ROLE berth_owner LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS
+    PASSWORD :'owner';
+ALTER ROLE berth LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS
+    PASSWORD :'app';
+ALTER ROLE metrics LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS
+    CONNECTION LIMIT 3 PASSWORD :'metrics';
+ALTER ROLE metrics SET statement_timeout = '5s';
+ALTER ROLE metrics SET search_path = pg_catalog;
+GRANT pg_monitor TO metrics;
+COMMIT;
+
+SELECT 'CREATE DATABASE berth OWNER berth_owner TEMPLATE template0'
+WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'berth') \gexec
+-- What an owner that is none any more has set for everybody who connects.
+SELECT 'ALTER DATABASE berth RESET ALL'
+FROM pg_database WHERE datname = 'berth' AND datdba <> 'berth_owner'::regrole \gexec
+REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
+
+\connect berth
+SET client_min_messages = warning;
+BEGIN;
+LOCK TABLE pg_authid IN SHARE ROW EXCLUSIVE MODE;
+-- In one piece, so that the app is never without its rights. Each table is locked for a moment:
+-- a try that has to wait gives way, so that requests do not queue up behind it.
+SET lock_timeout = '500ms';
+DO $$
+DECLARE
+    began CONSTANT timestamptz := clock_timestamp();
+    statements text[];
+    one text;
+BEGIN
+    LOOP
+        BEGIN
+            SELECT array_agg(statement) INTO statements FROM (
+                SELECT format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE %s TO berth',
+                    oid::regclass) AS statement
+                FROM pg_class
+                WHERE relowner = 'berth'::regrole AND relkind IN ('r', 'p', 'v', 'm', 'f')
+                UNION ALL
+                SELECT format('GRANT SELECT, UPDATE, USAGE ON SEQUENCE %s TO berth', oid::regclass)
+                FROM pg_class WHERE relowner = 'berth'::regrole AND relkind = 'S'
+                UNION ALL
+                SELECT format('GRANT USAGE ON SCHEMA %I TO berth', nspname)
+                FROM pg_namespace WHERE nspowner = 'berth'::regrole
+                UNION ALL
+                SELECT format('GRANT SELECT, UPDATE ON LARGE OBJECT %s TO berth', oid)
+                FROM pg_largeobject_metadata WHERE lomowner = 'berth'::regrole
+                UNION ALL
+                SELECT format('GRANT EXECUTE ON ROUTINE %s TO berth', oid::regprocedure)
+                FROM pg_proc WHERE proowner = 'berth'::regrole
+                UNION ALL
+                -- What ran with the rights of `berth` does not get those of the owner.
+                SELECT format('ALTER ROUTINE %s SECURITY INVOKER', oid::regprocedure)
+                FROM pg_proc WHERE proowner = 'berth'::regrole AND prosecdef
+            ) AS found;
+            REASSIGN OWNED BY berth TO berth_owner;
+            FOREACH one IN ARRAY coalesce(statements, '{}') LOOP
+                EXECUTE one;
+            END LOOP;
+            ALTER DATABASE berth OWNER TO berth_owner;
+            REVOKE ALL ON DATABASE berth FROM PUBLIC, berth CASCADE;
+            GRANT CONNECT ON DATABASE berth TO berth, metrics;
+            ALTER SCHEMA public OWNER TO pg_database_owner;
+            REVOKE CREATE ON SCHEMA public FROM PUBLIC, berth CASCADE;
+            GRANT USAGE ON SCHEMA public TO berth;
+            ALTER DEFAULT PRIVILEGES FOR ROLE berth_owner
+                GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO berth;
+            ALTER DEFAULT PRIVILEGES FOR ROLE berth_owner
+                GRANT SELECT, UPDATE, USAGE ON SEQUENCES TO berth;
+            ALTER DEFAULT PRIVILEGES FOR ROLE berth_owner GRANT EXECUTE ON ROUTINES TO berth;
+            ALTER DEFAULT PRIVILEGES FOR ROLE berth_owner GRANT USAGE ON SCHEMAS TO berth;
+            RETURN;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            -- Whoever of its sessions was in a transaction all the while serves no request.
+            IF clock_timestamp() > began + interval '10 s' THEN
+                PERFORM pg_stat_clear_snapshot();
+                PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE usename = 'berth' AND xact_start < began;
+            END IF;
+            PERFORM pg_sleep(0.5);
+        END;
+    END LOOP;
+END
+$$;
+COMMIT;
