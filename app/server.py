@@ -25,8 +25,10 @@ from fastapi import FastAPI
 from app import logs, recycling, workers
 from app.database import Connection, DatabaseUnavailableError, connect
 from app.lifecycle import CloseWhileDraining, Lifecycle
+from app.limits import memory_for_bodies
 from app.main import create_app
 from app.settings import Settings, load_settings
+from app.websockets import BoundedWebSocket
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,9 @@ class Server(uvicorn.Server):
         self.drain_ends = 0.0
         self.turn: asyncio.Task[Connection] | None = None
         self.starts_anew = False
+        # It is less than what they take: a message is copied on its way.
+        share = memory_for_bodies(settings.api_workers) // 2
+        BoundedWebSocket.memory = max(share, 4 * settings.max_body_bytes)
         super().__init__(
             uvicorn.Config(
                 CloseWhileDraining(app, self.lifecycle),
@@ -70,6 +75,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 forwarded_allow_ips=PROXIES,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                ws=BoundedWebSocket,
                 ws_max_size=settings.max_body_bytes,
                 # A kilobyte may unfold to a message of the largest size, and hundreds come at once.
                 ws_per_message_deflate=False,

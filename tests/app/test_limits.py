@@ -4,17 +4,18 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pytest
 import requests
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
 from app.limits import LimitsMiddleware
+from app.websockets import BoundedWebSocket
 from tests.app.programs import Environment, Server, eventually
 from tests.ports import free_port
 
@@ -63,25 +64,36 @@ class Busy:
         await send({"type": "http.response.body", "body": b""})
 
 
-@pytest.fixture
-def busy() -> Iterator[Busy]:
-    busy = Busy()
+@contextmanager
+def served(app: ASGIApp, port: int) -> Iterator[None]:
+    """Serve an app in a thread, as the server does."""
     config = uvicorn.Config(
-        busy.limits,
-        port=busy.port,
+        app,
+        port=port,
         loop="uvloop",
         http="httptools",
+        ws=BoundedWebSocket,
+        ws_max_size=BODY,
         lifespan="off",
         log_config=None,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
-    eventually(lambda: server.started, "the server")
-    yield busy
-    busy.release.set()
-    server.should_exit = True
-    thread.join()
+    try:
+        eventually(lambda: server.started, "the server")
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def busy() -> Iterator[Busy]:
+    busy = Busy()
+    with served(busy.limits, busy.port):
+        yield busy
+        busy.release.set()
     assert (busy.limits.in_flight, busy.limits.body_bytes, busy.limits.uploads) == (0, 0, {})
 
 
@@ -238,3 +250,33 @@ def test_a_message_over_a_websocket_is_bounded_as_a_body_is(bounded: Server) -> 
             websocket.recv()
     assert closed.value.rcvd
     assert closed.value.rcvd.code == 1009
+
+
+async def echo(_scope: Scope, receive: Receive, send: Send) -> None:
+    """Send each message back."""
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] != "websocket.disconnect":
+        if message["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+
+
+def test_websockets_together_hold_so_much_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever holds most is told to come back later; a quiet one stays and holds nothing."""
+    monkeypatch.setattr(BoundedWebSocket, "memory", MEMORY, raising=False)
+    port = free_port()
+    url = f"ws://127.0.0.1:{port}/"
+    # All but the last byte of a message of the largest size.
+    unfinished = b"\x81\xfe" + BODY.to_bytes(2, "big") + bytes(4) + b"x" * (BODY - 1)
+    with served(echo, port), connect(url) as quiet, ExitStack() as clients:
+        hoards = [clients.enter_context(connect(url)) for _ in range(12)]
+        for hoard in hoards:
+            hoard.socket.sendall(unfinished)
+
+        def closed() -> list[int]:
+            return [code for hoard in hoards if (code := hoard.close_code)]
+
+        eventually(lambda: closed() == [1013] * 7, "those for which there is no room are closed")
+        assert BoundedWebSocket.total <= MEMORY
+        quiet.send("still here")
+        assert quiet.recv() == "still here"
+    assert (BoundedWebSocket.total, BoundedWebSocket.holders) == (0, set())

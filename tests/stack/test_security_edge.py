@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 
 import pytest
 import requests
+from websockets.sync.client import connect
 
 from tests.stack.inside import attack
 from tests.stack.stack import Stack, docker, poll, running_with_ca
@@ -344,6 +345,32 @@ print(json.dumps(Counter(map(status, connections))))
 """
 
 
+# WebSockets whose messages of the largest size are echoed to nobody who reads, until there is
+# one that never ends.
+MESSAGES = r"""
+import socket, ssl, sys
+address, domain, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+context = ssl._create_unverified_context()
+head = f"GET /echo HTTP/1.1\r\nHost: {domain}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+head += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+message = b"\x81\xff" + size.to_bytes(8, "big") + bytes(4) + b"x" * size
+def begin():
+    raw = socket.create_connection((address, 443), timeout=60)
+    connection = context.wrap_socket(raw, server_hostname=domain)
+    connection.sendall(head.encode())
+    assert b" 101 " in connection.recv(4096)
+    connection.settimeout(0.1)
+    try:
+        connection.sendall(message * 2 + message[:-1])
+    except OSError:
+        pass # it takes no more, or has been closed
+    return connection
+connections = [begin() for _ in range(300)]
+print("under way", flush=True)
+sys.stdin.readline()
+"""
+
+
 @contextmanager
 def attacker(stack: Stack, script: str) -> Iterator["subprocess.Popen[str]"]:
     """Run a script at an address of its own, until it has opened what it needs."""
@@ -409,6 +436,20 @@ def test_uploads_fill_no_replica_and_leave_others_served(edge: Stack) -> None:
     # What was let in was parsed, and found to be no item.
     assert set(came) == {"422", "429"}
     assert came["422"] > 50
+
+
+def test_websockets_fill_no_replica_and_leave_others_served(edge: Stack) -> None:
+    """Two addresses, three hundred each, with messages of the largest size; a quiet one stays."""
+    context = ssl._create_unverified_context()  # noqa: S323, SLF001 - not the matter here
+    with connect(
+        f"wss://{edge.domain}/echo",
+        sock=socket.create_connection(("127.0.0.1", edge.https_port), timeout=5),
+        ssl=context,
+    ) as quiet:
+        with others_served(edge):
+            attack_from_two(edge, MESSAGES)
+        quiet.send("still here")
+        assert quiet.recv(timeout=5) == "still here"
 
 
 def test_log_names_what_went_wrong_and_no_query(edge: Stack) -> None:
