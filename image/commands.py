@@ -10,6 +10,7 @@ from image.app import AppError
 # What whoever started the build looks for in its log.
 MARK = "berth: "
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
+_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _COMPILER = "gcc g++ libc6-dev"
 
 
@@ -83,6 +84,11 @@ def explain(log: str) -> str:
     for pattern, sentence in tries.items():
         if re.search(pattern, log):
             return sentence
+    if package:
+        return (
+            f"{what} cannot be built for this Python ({_PYTHON}), as the log says; if it is older, "
+            "set PYTHON_IMAGE in .env to an older one, or depend on a newer version"
+        )
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     telling = [
         line for line in lines if re.match(r"error|\N{MULTIPLICATION SIGN}|E:", line, re.IGNORECASE)
@@ -93,8 +99,8 @@ def explain(log: str) -> str:
 
 def _needs(package: str, what: str, names: str) -> str:
     return (
-        f"{package} has to be compiled, and the image lacks {what}: "
-        f'set APP_PACKAGES="{names}" in .env, or depend on a version that comes compiled'
+        f"{package} has to be compiled for this Python ({_PYTHON}), and the image lacks {what}: "
+        f'set APP_PACKAGES="{names}" in .env, or PYTHON_IMAGE to one that it comes compiled for'
     )
 
 

@@ -237,8 +237,9 @@ def test_a_package_may_be_called_secrets(tmp_path: Path) -> None:
         ),
         (
             "Failed to build `a==1`\nerror: command 'gcc' failed: No such file or directory",
-            "a==1 has to be compiled, and the image lacks a compiler",
+            "and the image lacks a compiler: set APP_PACKAGES=",
         ),
+        ("Failed to build `b==1`\nwhatever it is", "b==1 cannot be built for this Python ("),
         ("a.c:1:10: fatal error: magic.h: No such file or directory", "misses magic.h: name the"),
         (
             "Resolved\n  \N{MULTIPLICATION SIGN} No solution found: x\n  more",

@@ -188,7 +188,9 @@ def test_pyproject_alone(tmp_path: Path, build: Build) -> None:
     newer = "from importlib.metadata import version; print(version('uvicorn'))"
     assert python(build(app), newer) == "0.35.0"
     (app / "pyproject.toml").write_text(PYPROJECT.replace(SMALL, "uvicorn==0.20.0"))
-    with pytest.raises(Refusal, match=r"the app pins uvicorn 0.20.0, and .* needs 0.30 or newer"):
+    with pytest.raises(
+        Refusal, match=r"the app pins uvicorn 0.20.0, .* needs 0.30 or newer: .*on$"
+    ):
         build(app)
 
 
@@ -205,7 +207,7 @@ def test_dependency_that_has_to_be_compiled(tmp_path: Path, build: Build) -> Non
             "fast/fast.c": "int PyInit_fast;\n",
         },
     )
-    with pytest.raises(Refusal, match=r'fast.* has to be compiled, .*APP_PACKAGES="gcc'):
+    with pytest.raises(Refusal, match=r'fast.* has to be compiled .*APP_PACKAGES="gcc'):
         build(app)
     with pytest.raises(Refusal, match="APP_PACKAGES: Debian has no package libnone1"):
         build(app, APP_PACKAGES="libnone1")
