@@ -1,6 +1,7 @@
 """Data survives what happens on bad days: kills, clocks that are wrong, disks, folders, crashes."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from tests.stack.stack import HERE, Stack, docker, poll, running
 from tests.stack.test_backup import (
     alarm,
     await_proof,
+    destroy_database,
     inside,
     names,
     post,
@@ -247,6 +249,111 @@ def test_a_restore_that_is_killed_anywhere_leaves_a_database(days: Stack) -> Non
     await_proof(days)
 
 
+def test_a_program_that_is_killed_leaves_a_way_on(days: Stack) -> None:
+    """At work, and before the new database was seen to serve."""
+    post(days, "acknowledged before the program was killed")
+    there = names(days)
+    kill_restore(days, "recovering beside the old data")
+    start(days)
+    assert there <= names(days)
+    await_proof(days)
+    kill_restore(days, "starting the app on it")
+    start(days)
+    assert there <= names(days)
+    refused = days.run("make", "restore", "YES=1", check=False)
+    assert "a restore that did not end left the database from before it" in refused.stderr
+    assert days.answers()
+    assert "`docker compose run --rm restore keep`" in refused.stderr
+    days.compose("run", "--rm", "restore", "keep")
+    await_proof(days)
+    days.run("make", "restore", "YES=1")
+    assert there <= names(days)
+
+
+def test_a_killed_restore_on_a_new_machine_is_begun_again(days: Stack) -> None:
+    """No start makes an empty database of what is there."""
+    await_proof(days)
+    there = names(days)
+    destroy_database(days)
+    days.compose("stop", "api", "backup")
+    within(days, "recover", KILL_AT="60")
+    if "restored" not in shell(days, "ls"):
+        shell(days, "mkdir restored; echo 18 > restored/PG_VERSION")
+    refused = days.compose("up", "--detach", "--wait", "--no-deps", "db", check=False)
+    assert "healthy" in refused or "exited" in refused or "restarting" in refused, refused
+    assert "`make restore` begins it again" in days.logs("db")
+    days.run("make", "restore", "YES=1")
+    assert there <= names(days)
+    await_proof(days)
+
+
+def test_after_a_crash_of_the_host_all_that_was_durable_is_restored(days: Stack) -> None:
+    """And it is said how much is missing; damage amid the log is refused, unless accepted."""
+    await_proof(days)
+    post(days, "durable")
+    psql(days, "SELECT pg_switch_wal()")
+    post(days, "in the last segment")
+    end = psql(days, "SELECT pg_current_wal_lsn()")
+    received = "cat $(cat /tmp/history)/received"
+    poll(
+        "the note",
+        lambda: psql(days, f"SELECT '{inside(days, received)}' >= pg_lsn '{end}'") == "t",
+    )
+    post(days, "not synced")
+    segment, at = psql(
+        days, f"SELECT file_name, file_offset FROM pg_walfile_name_offset('{end}')"
+    ).split("|")
+    far = psql(days, f"SELECT pg_lsn '{end}' + 100000")
+    days.compose("stop", "backup")
+    # The log's end never reached the disk, though it was noted.
+    in_backups(
+        days,
+        f"h=$(dirname $(dirname $(ls -d /backups/*/*/wal/{segment}.partial)));"
+        f"cp -a $h/wal /backups/kept-wal; echo {far} > $h/received;"
+        f"truncate --size={at} $h/wal/{segment}.partial",
+    )
+    try:
+        said = scratch(days)
+        assert "bytes of the log are missing that had been received" in said
+        beside = names(days, "scratch")
+        assert {"durable", "in the last segment"} <= beside
+        assert "not synced" not in beside
+        # A byte of a segment that others follow.
+        in_backups(
+            days,
+            f"h=$(dirname $(dirname $(ls -d /backups/*/*/wal/{segment}.partial)));"
+            "f=$(ls $h/wal | grep -v -e partial -e history | tail -n 1);"
+            "printf x | dd of=$h/wal/$f bs=1 seek=4096 conv=notrunc status=none;"
+            "printf x | dd of=$h/wal/$f bs=1 seek=12288 conv=notrunc status=none",
+        )
+        refused = days.run("make", "restore", "INTO=scratch", check=False)
+        assert "the log is damaged in wal/" in refused.stderr
+        said = scratch(days, "ACCEPT_LOSS=yes")
+        assert "all that was written after it is lost" in said
+    finally:
+        days.compose("--profile=scratch", "rm", "--stop", "--force", "--volumes", "scratch")
+        in_backups(
+            days,
+            f"h=$(dirname $(dirname $(ls -d /backups/*/*/wal/{segment}.partial)));"
+            "rm -rf $h/wal; mv /backups/kept-wal $h/wal; rm $h/received",
+        )
+        days.compose("start", "backup")
+    poll("the alarm's end", lambda: alarm(days) == "")
+    days.run("make", "backup", "verify-backup")
+
+
+def scratch(stack: Stack, *variables: str) -> str:
+    """Return what a restore beside the live database says."""
+    return stack.run("make", "restore", "INTO=scratch", *variables).stdout
+
+
+def in_backups(stack: Stack, script: str) -> None:
+    """Change the backups while nothing writes them."""
+    folder = stack.environment["BACKUP_DIR"]
+    volume = f"--volume={folder}:/backups"
+    docker("run", "--rm", volume, "--user=postgres", "--entrypoint=bash", IMAGE, "-ec", script)
+
+
 def within(stack: Stack, step: str, **variables: str) -> None:
     """Run a step of restore.sh, which may not survive it."""
     settings = [f"{name}={value}" for name, value in variables.items()]
@@ -265,3 +372,27 @@ def start(stack: Stack) -> None:
     """Start what does not run, as a user does."""
     stack.compose("up", "--detach", "--scale=api=1")
     poll("the app", stack.answers, seconds=60)
+
+
+def kill_restore(stack: Stack, at: str) -> None:
+    """Kill `make restore` with all that it has begun, as soon as it says something."""
+    with subprocess.Popen(
+        ["make", "restore", "YES=1"],
+        cwd=stack.folder,
+        env={**os.environ, **stack.environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as program:
+        assert program.stdout
+        said = b""
+        while at.encode() not in said:
+            said += (one := program.stdout.read(1))
+            assert one, said.decode()
+        os.killpg(program.pid, signal.SIGKILL)
+    labels = {"project": stack.project, "oneoff": "True"}
+    filters = [
+        f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()
+    ]
+    for container in docker("ps", "--quiet", *filters).split():
+        docker("rm", "--force", container)
