@@ -65,6 +65,7 @@ made_by() {
 # makes that; a superuser makes the database, and the extensions that belong to one.
 bring() {
     local database=$1 owner is_super extension schema as
+    local -x PGOPTIONS='-c search_path=pg_catalog'
     IFS='|' read -r owner is_super < <(sql "SELECT rolname, rolsuper FROM pg_database
         JOIN pg_roles ON pg_roles.oid = datdba WHERE datname = current_database()" "$database")
     if [[ $is_super == t && $(sql "SELECT count(*) FROM pg_class WHERE oid >= 16384 AND relkind IN
@@ -111,7 +112,7 @@ bring() {
         || fail "the rows of the database $database cannot be copied by its owner $owner"
     pg_restore --no-owner --exit-on-error --section=post-data --use-list=/tmp/made "${to[@]}" /tmp/schema \
         || fail "the indexes of the database $database cannot be made by its owner $owner"
-    PGOPTIONS="${PGOPTIONS:-} -c client_min_messages=error" vacuumdb --analyze-only --quiet "${to[@]}"
+    PGOPTIONS='-c client_min_messages=error' vacuumdb --analyze-only --quiet "${to[@]}"
 }
 
 case $1 in
@@ -123,13 +124,6 @@ case $1 in
         trap 'pg_ctl stop --silent --mode=immediate --pgdata=$restored > /dev/null 2>&1; rm -rf $restored' EXIT
         recover $restored "${TO:-}"
         check
-        # On a new machine they are new, and they may have changed since the moment.
-        psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --set=role="$DATABASE" --dbname=postgres <<'SQL'
-\set password `cat /run/secrets/postgres-password`
-ALTER ROLE postgres PASSWORD :'password';
-\set password `cat /run/secrets/database-password`
-ALTER ROLE :"role" PASSWORD :'password';
-SQL
         finish $restored
         trap - EXIT
         ;;
