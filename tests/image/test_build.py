@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from pip._internal.models.index import PyPI
 
-from host.app import default_python
+from host.app import default_python, own_build
 from host.commands import Refusal
 from ops.docker import compose, docker
 from ops.images import Image, Images, new_tag
-from ops.stack import Stack
+from ops.stack import SERVICE, Stack
 from ops.terminal import Terminal
 from tests.image.test_app import written
 from tests.stack.stack import CHECKOUT, REPOSITORY
@@ -48,9 +48,12 @@ def build(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Bu
         settings = {"COMPOSE_DISABLE_ENV_FILE": "1", "COMPOSE_PROJECT_NAME": PROJECT}
         for name, value in {**settings, "APP_DIR": str(folder), **variables}.items():
             monkeypatch.setenv(name, value)
-        images = Images(Stack.read())
+        stack = Stack.read()
+        images = Images(stack)
         tag = new_tag(datetime.fromtimestamp(next(seconds), UTC))
         request.addfinalizer(lambda: images.forget(tag))
+        if own := own_build(stack.service(SERVICE)["build"]):
+            request.addfinalizer(lambda: docker("image", "rm", "--force", str(own["image"])))
         return images.build(tag, replaces="", terminal=Terminal())
 
     return made
