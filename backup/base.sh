@@ -27,7 +27,7 @@ rm -rf "$staging"
 trap 'rm -rf "$staging"' EXIT
 
 take() {
-    PGOPTIONS='-c client_min_messages=warning' pg_basebackup --pgdata="$staging" \
+    pg_basebackup --pgdata="$staging" \
         --checkpoint=fast --wal-method=none --max-rate="$MAX_RATE" "$@"
 }
 
@@ -65,6 +65,7 @@ echo "$kind base backup $name, $(du --summarize --human-readable "$set/$name" | 
 # A set is needed until a later one is older than the days to keep; the log, by the oldest set. A
 # clock that is wrong makes old in a moment, but not days on which there were backups.
 forget() {
+    rm -rf "$root/forgotten" "$root/scratch"
     local all earliest oldest days needed one i
     [[ ! -s /tmp/clock ]] || return 0
     mapfile -t all < <(backups)
@@ -80,7 +81,9 @@ forget() {
         days[${one:0:8}]=
         if [[ ${all[i]%/*} != "${all[i - 1]%/*}" && $earliest < $oldest ]] && ((${#days[@]} >= needed)); then
             printf '%s\n' "${all[@]:0:i}" | xargs --max-args=1 dirname | uniq | while read -r one; do
-                rm -rf "$one"
+                # At once, for whoever proves it at this moment.
+                mv --no-target-directory "$one" "$root/forgotten"
+                rm -rf "$root/forgotten"
                 echo "forgot the backups of ${one##*/}"
             done
             return 0

@@ -12,7 +12,7 @@ streaming=$(sql "SELECT count(*) FROM pg_stat_replication
 [[ $streaming == 1 ]] || alarms+=("the log is not being copied: $(complaint /tmp/stream | sed -n 1p)")
 [[ ! -s /tmp/clock ]] || alarms+=("$(< /tmp/clock), and nothing is forgotten meanwhile: is it right now? then \`docker compose restart backup\`")
 [[ ! -s /tmp/base ]] || alarms+=("the last base backup failed: $(last_words /tmp/base)")
-[[ ! -s /tmp/verify || $root/proven -nt /tmp/verify ]] || alarms+=("the last proof failed: $(last_words /tmp/verify)")
+[[ ! -s $proofs/verify ]] || alarms+=("the last proof failed: $(last_words $proofs/verify | tr --delete '[:cntrl:]')")
 
 if newest=$(backups 2> /dev/null | tail -n 1 | xargs -r basename) && [[ -n $newest ]]; then
     says="base backup $(spoken "$(age "$newest")") old, the log copied as it is written"

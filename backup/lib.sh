@@ -1,7 +1,7 @@
 # What the programs of this folder share. A "history" is an unbroken stretch of one database's
 # write-ahead log with the base backups taken in it:
 #   /backups/system                      the identifier of the database that these backups are of
-#   /backups/proven                      what the last proof found
+#   /backups/proven                      what the last proof found, as the backup service noted it
 #   /backups/<system>/<history>/timeline
 #   /backups/<system>/<history>/received how far the log has surely been received
 #   /backups/<system>/<history>/wal/     the log, in PostgreSQL's own files
@@ -11,7 +11,13 @@
 # shellcheck shell=bash
 
 root=/backups
-export PGHOST=/var/run/postgresql PGUSER=postgres PGCONNECT_TIMEOUT=5 PGAPPNAME=backup
+# What the proof service works in and reports to; the backup service reads it.
+proofs=/var/lib/postgresql
+# Superuser finds names in pg_catalog alone, whatever a role has set for a database or for itself.
+PGOPTIONS='-c search_path=pg_catalog -c role=none -c standard_conforming_strings=on'
+PGOPTIONS+=' -c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0'
+PGOPTIONS+=' -c client_min_messages=warning'
+export PGOPTIONS PGHOST=/var/run/postgresql PGUSER=postgres PGCONNECT_TIMEOUT=5 PGAPPNAME=backup
 
 sql() {
     psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 \
@@ -63,7 +69,7 @@ fail() {
 # it; in the order of the log that they begin with, whatever the clock said.
 backups() {
     local one label
-    find "$root/$(< $root/system)" -mindepth 4 -maxdepth 4 -path "${1:-$root}/*" -path '*/base/*' -type d \
+    find "$root/$(< $root/system)" -mindepth 4 -maxdepth 4 -path "${1:-$root}/*" -path '*/base/*' ! -path '*/unfinished/*' -type d \
         | while read -r one; do
             read -r label < "$one/backup_label" || label=''
             label=${label##*file }

@@ -35,7 +35,7 @@ begin() {
 copy() {
     begin || return 1
     offsite unlock --quiet || return 1
-    set -- backup --quiet --host=berth --exclude=/backups/scratch --exclude=/backups/lost+found \
+    set -- backup --quiet --host=berth --exclude=/backups/forgotten --exclude=/backups/lost+found \
         --exclude=unfinished /backups
     # Something may be forgotten while it is being copied: then once more.
     offsite "$@" || offsite "$@" || return 1

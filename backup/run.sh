@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The backup service: copies the write-ahead log as it is written, takes base backups on a
-# schedule, and proves each of them. What goes wrong is tried again; health.sh says what it is.
+# schedule, and notes which of them the proof service has proven. What goes wrong is tried again;
+# health.sh says what it is.
 set -euo pipefail
 # shellcheck source=backup/lib.sh
 source /berth/lib.sh
@@ -69,6 +70,21 @@ wait_for_copy() {
         && sql 'SELECT pg_reload_conf()' > /dev/null
 }
 
+# Notes what the proof service has found, in BACKUP_DIR, which that cannot write to. A proof of what
+# is not there, or in other words than those of verify.sh, is none.
+note_proofs() {
+    local found noted='' is='^[0-9TZ]{16} [0-9TZ]{16} [0-9]+ rows, schema at [A-Za-z0-9_?, -]{0,100}$'
+    while sleep 0.5; do
+        [[ -f $proofs/proven && ! -L $proofs/proven ]] || continue
+        found=$(timeout 2 head -c 200 $proofs/proven 2> /dev/null) || continue
+        if [[ $found != "$noted" && $found =~ $is ]] \
+            && backups 2> /dev/null | grep "/$(cut -d' ' -f2 <<< "$found")$" > /dev/null; then
+            { echo "$found" > $root/proven.new && mv $root/proven.new $root/proven; } 2> /dev/null || continue
+            noted=$found
+        fi
+    done
+}
+
 # Writes what there is for Prometheus, which the node exporter reads.
 tell() {
     local kind one
@@ -103,11 +119,6 @@ schedule() {
         if [[ -z $newest ]] || ! is_younger "$newest" $((EVERY_HOURS * 3600)); then
             bash /berth/attempt.sh base || { sleep 30; continue; }
         fi
-        if [[ ! -s /tmp/verify && ! -s $root/proven ]] \
-            || [[ -s $root/proven && $(cut -d' ' -f2 $root/proven) != "$newest" && ! -s /tmp/verify ]] \
-            || [[ -n $(find /tmp/verify -mmin +60 2> /dev/null) ]]; then
-            bash /berth/attempt.sh verify || true
-        fi
     done
 }
 
@@ -122,6 +133,7 @@ stop() {
 trap stop TERM INT
 stream &
 note &
+note_proofs &
 tell &
 schedule &
 wait -n

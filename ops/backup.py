@@ -10,7 +10,12 @@ from ops.stack import Stack, State
 
 SERVICE = "backup"
 SERVICES = (SERVICE, "offsite")
-_PROGRAMS = {"base": "taking a base backup", "verify": "proving the newest backup"}
+# Proves them, where nothing of what they hold can reach anything.
+PROOF = "proof"
+_PROGRAMS = {
+    "base": (SERVICE, "taking a base backup"),
+    "verify": (PROOF, "proving the newest backup"),
+}
 
 
 def require(stack: Stack) -> None:
@@ -34,13 +39,15 @@ def run(program: str) -> None:
     """
     stack = Stack.read()
     require(stack)
-    if not any(one.state is not State.STOPPED for one in stack.containers(SERVICE)):
-        raise Refusal("the backup service does not run: `make up`")
+    service, doing = _PROGRAMS[program]
+    for needed in (SERVICE, service):
+        if not any(one.state is not State.STOPPED for one in stack.containers(needed)):
+            raise Refusal(f"the {needed} service does not run: `make up`")
     anew = os.environ.get("ANEW", "")
-    command = ("exec", "--no-TTY", f"--env=ANEW={anew}", SERVICE, "bash", "/berth/attempt.sh")
+    command = ("exec", "--no-TTY", f"--env=ANEW={anew}", service, "bash", "/berth/attempt.sh")
     done = subprocess.run(["docker", "compose", *command, program], cwd=ROOT, check=False)
     if done.returncode:
-        raise Refusal(f"{_PROGRAMS[program]} failed: `make doctor` shows it until it succeeds")
+        raise Refusal(f"{doing} failed: `make doctor` shows it until it succeeds")
 
 
 if __name__ == "__main__":

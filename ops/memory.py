@@ -19,7 +19,7 @@ VARIABLES = {
     "api": "API_MEMORY",
     "db": "DB_MEMORY",
     "traefik": "TRAEFIK_MEMORY",
-    "backup": "BACKUP_MEMORY",
+    "proof": "BACKUP_MEMORY",
     "offsite": "OFFSITE_MEMORY",
     "prometheus": "METRICS_MEMORY",
 }
@@ -32,7 +32,7 @@ LEAST = {
     "api": 96 * MIB,
     "db": 144 * MIB,
     "traefik": 128 * MIB,
-    "backup": 96 * MIB,
+    "proof": 64 * MIB,
     "offsite": 96 * MIB,
     "prometheus": 128 * MIB,
 }

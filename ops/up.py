@@ -26,6 +26,7 @@ _STEADY = timedelta(seconds=3)
 _READ_AT_START = {
     "docker-proxy": "traefik/docker-proxy.cfg",
     "backup": "backup/*",
+    "proof": "backup/*",
     "offsite": "backup/*",
     "prometheus": "metrics/prometheus/*",
     "alertmanager": "metrics/alertmanager/*",

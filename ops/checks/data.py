@@ -166,6 +166,8 @@ def backups(facts: Facts) -> Finding:
             told.append(docker("exec", found[0].id, *command))
         except DockerError as error:
             return bad(str(error), f"`docker compose logs {service}`; it is tried again by itself")
+    if not facts.running(backup.PROOF):
+        return bad(f"{backup.PROOF} does not run", "`make up`")
     says = "; ".join(told)
     if wanted == [backup.SERVICE] and is_on_dockers_disk(facts):
         way_out = "a BACKUP_DIR on another disk, or copies off the machine: RESTIC_REPOSITORY"

@@ -107,7 +107,7 @@ def _said_before_start(one: Container) -> str:
 def services(facts: Facts) -> Finding:
     """What stands around the replicas runs and is healthy."""
     ill = []
-    others = {SERVICE, *backup.SERVICES, *facts.stack.one_shots}
+    others = {SERVICE, *backup.SERVICES, backup.PROOF, *facts.stack.one_shots}
     names = [name for name in facts.stack.configuration["services"] if name not in others]
     for name in names:
         found = facts.of(name)

@@ -77,13 +77,13 @@ def test_limits_are_sized_to_the_machine(megabytes: int, sizes: dict[str, int]) 
 @pytest.mark.parametrize(
     ("megabytes", "sizes"),
     [
-        pytest.param(957, {"api": 96, "db": 144, "traefik": 128, "backup": 96}, id="1 GB"),
-        pytest.param(1967, {"api": 168, "db": 312, "traefik": 304, "backup": 288}, id="2 GB"),
+        pytest.param(957, {"api": 96, "db": 144, "traefik": 128, "proof": 64}, id="1 GB"),
+        pytest.param(1967, {"api": 168, "db": 304, "traefik": 296, "proof": 264}, id="2 GB"),
     ],
 )
 def test_backups_take_their_share(megabytes: int, sizes: dict[str, int]) -> None:
     """On the smallest server, all have the least that is enough."""
-    found = usual(megabytes, backup=512).fitting(2, VARIABLES)
+    found = usual(megabytes, backup=40, proof=512).fitting(2, VARIABLES)
     assert {name: size // MIB for name, size in found.items()} == sizes
 
 

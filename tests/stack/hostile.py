@@ -37,7 +37,6 @@ OVERLOADS = "".join(
         ("to_json", "bigint", "json"),
         ("to_json", "text", "json"),
         ("to_json", "varchar", "json"),
-        ("max", "varchar", "text"),
         ("format", "text, name", "text"),
         ("format", "text, name, name", "text"),
         ("format", "text, regclass", "text"),
@@ -123,11 +122,29 @@ ALTER DATABASE berth SET search_path = public, pg_catalog;
 ALTER DATABASE berth SET role = '{role}';
 ALTER DATABASE berth SET session_authorization = '{role}';
 ALTER DATABASE berth SET standard_conforming_strings = off;
+ALTER ROLE {role} SET search_path = public, pg_catalog;
+"""
+NUISANCES = """
 ALTER DATABASE berth SET default_transaction_read_only = on;
 ALTER DATABASE berth SET statement_timeout = '1ms';
-ALTER ROLE {role} SET search_path = public, pg_catalog;
 ALTER ROLE {role} IN DATABASE berth SET statement_timeout = '1ms';
 """
+
+# In place of the table that says which migrations there were.
+FALSE_VERSION = """
+ALTER TABLE public.alembic_version RENAME TO true_version;
+CREATE VIEW public.alembic_version AS
+    SELECT version_num FROM public.true_version WHERE public.canary();
+GRANT SELECT ON public.alembic_version TO PUBLIC;
+"""
+
+# Sessions that stay: locks that somebody may wait for, and a flood of notifications.
+SIEGE = (
+    "SELECT pg_advisory_lock(n) FROM generate_series(1, 1000) AS n; SELECT pg_sleep(600)",
+    "BEGIN; LOCK TABLE items IN ACCESS SHARE MODE; SELECT pg_sleep(600)",
+    "LISTEN flood; SELECT pg_sleep(600)",
+    "SELECT pg_notify('flood', repeat('x', 7000) || n) FROM generate_series(1, 10000) AS n",
+)
 
 # What nobody but superuser may do.
 FORBIDDEN = (

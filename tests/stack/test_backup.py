@@ -163,9 +163,9 @@ def test_the_app_serves_on_while_the_disk_of_its_backups_is_full(cramped: Stack)
 def test_an_empty_disk_where_backups_were_raises_the_alarm(cramped: Stack) -> None:
     """It may just not be mounted; only a person can tell."""
     with writing(cramped, "vanished") as writer:
-        (backup,) = cramped.containers("backup")
-        docker("kill", backup["Id"])
-        docker("start", backup["Id"])
+        (backup,), (proof,) = (cramped.containers(one) for one in ("backup", "proof"))
+        docker("kill", backup["Id"], proof["Id"])
+        docker("start", backup["Id"], proof["Id"])
         poll("the alarm", lambda: "is its disk mounted?" in alarm(cramped))
         writer.await_more()
         cramped.run("make", "backup", "ANEW=yes")

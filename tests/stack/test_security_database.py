@@ -1,7 +1,10 @@
 """The database's roles: superuser evaluates nothing that another role could have made."""
 
+import json
 import subprocess
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -29,12 +32,16 @@ class Cluster:
     """A database server by itself."""
 
     def __init__(self, container: str) -> None:
-        self.container = container
+        self._container = container
+
+    def container(self) -> str:
+        """Return what it runs in."""
+        return self._container
 
     def run(self, *command: str, stdin: str = "", check: bool = True) -> str:
         """Return what a command prints in it on both outputs."""
         done = subprocess.run(
-            ["docker", "exec", "--interactive", "--user=postgres", self.container, *command],
+            ["docker", "exec", "--interactive", "--user=postgres", self.container(), *command],
             input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -80,6 +87,7 @@ def cluster() -> Iterator[Cluster]:
     container = docker(
         *("run", "--detach", "--network=none", "--env=POSTGRES_HOST_AUTH_METHOD=trust"),
         f"--volume={REPOSITORY}/db/roles.sql:/roles.sql:ro",
+        f"--volume={REPOSITORY}/backup:/berth:ro",
         *(image(), "-c", "fsync=off"),
     ).splitlines()[-1]
     try:
@@ -117,10 +125,53 @@ def test_a_stack_from_before_is_brought_over_whatever_its_role_left(cluster: Clu
     cluster.sql("ALTER FUNCTION public.as_maker SECURITY INVOKER")
     today = cluster.dump()
     cluster.sql(LEGACY)
-    cluster.sql(hostile.SETTINGS.format(role="berth"), role="berth")
+    settings = hostile.SETTINGS + hostile.NUISANCES
+    cluster.sql(settings.format(role="berth"), role="berth")
     cluster.roles()
     assert cluster.dump() == today
     assert cluster.is_unharmed()
+
+
+def test_a_check_of_a_restored_database_runs_nothing_of_its(cluster: Cluster) -> None:
+    """Rows and indexes are looked at, whatever a malicious migration has left among them."""
+    cluster.roles()
+    version = "CREATE TABLE alembic_version (version_num text); INSERT INTO alembic_version"
+    cluster.sql(f"{version} VALUES ('0001')", role="berth_owner")
+    made = hostile.CANARY + hostile.OVERLOADS + hostile.OBJECTS + hostile.FALSE_VERSION
+    settings = hostile.SETTINGS + hostile.NUISANCES
+    cluster.sql(made + settings.format(role="berth_owner"), role="berth_owner")
+    source = "source /berth/lib.sh; source /berth/recover.sh; DATABASE=berth; check"
+    said = cluster.run("bash", "-euo", "pipefail", "-c", f"{source}; echo $found")
+    assert "public.true_version has 1 rows" in said
+    assert said.splitlines()[-1].endswith(
+        "rows, schema at unknown, since alembic_version is no table"
+    )
+    assert cluster.is_unharmed()
+
+
+def test_a_first_start_that_is_killed_begins_again(tmp_path: Path) -> None:
+    """At any moment: half of a cluster is never taken for a whole one."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "postgres-password").write_text("secret")
+    service = json.loads(docker("compose", "config", "--format=json"))["services"]["db"]
+    variables = [f"--env={name}={value}" for name, value in service["environment"].items()]
+    container = docker(
+        *("run", "--detach", "--network=none", "--user=postgres", "--entrypoint=bash", *variables),
+        f"--volume={REPOSITORY}/db/start.sh:/start.sh:ro",
+        f"--volume={tmp_path}:/run/secrets:ro",
+        *(image(), "/start.sh", "postgres", "-c", "fsync=off"),
+    ).splitlines()[-1]
+    try:
+        for seconds in (0.1, 0.3, 0.6, 1.0):
+            time.sleep(seconds)
+            docker("kill", container)
+            docker("start", container)
+        ready = ("docker", "exec", container, "pg_isready", "--quiet", "--host=127.0.0.1")
+        poll("its start", lambda: subprocess.run(ready, check=False).returncode == 0)
+        rules = "SELECT count(*) FROM pg_hba_file_rules WHERE type = 'host' AND address = 'all'"
+        assert Cluster(container).sql(rules, database="postgres") == "1"
+    finally:
+        docker("rm", "--force", "--volumes", container)
 
 
 def test_who_holds_a_table_delays_that_but_does_not_prevent_it(cluster: Cluster) -> None:
@@ -130,7 +181,7 @@ def test_who_holds_a_table_delays_that_but_does_not_prevent_it(cluster: Cluster)
     cluster.sql(LEGACY)
     held = "BEGIN; LOCK TABLE items IN ACCESS SHARE MODE; SELECT pg_sleep(1000)"
     psql = ("psql", "--username=berth", "--dbname=berth", f"--command={held}")
-    docker("exec", "--detach", cluster.container, *psql)
+    docker("exec", "--detach", cluster.container(), *psql)
     sleeps = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK%'"
     poll("the lock", lambda: cluster.sql(sleeps) == "1")
     cluster.roles()
