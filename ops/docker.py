@@ -128,12 +128,15 @@ def last_lines(container: str, count: int = _TAIL) -> str:
 
 
 def last_exit_code(container: str) -> str:
-    """Return what a container last ended with; while it runs again, only events know."""
+    """Return what a container last ended with, or a blank.
+
+    While it runs again only events know, of which the engine keeps the last 256.
+    """
     found = docker(
         *("events", "--since=24h", "--until=0s", "--filter=event=die"),
         *(f"--filter=container={container}", "--format={{.Actor.Attributes.exitCode}}"),
     )
-    return found.splitlines()[-1] if found else "unknown"
+    return found.splitlines()[-1] if found else ""
 
 
 def tail(text: str, count: int = _TAIL) -> str:

@@ -136,7 +136,7 @@ def fitting(stack: Stack, replicas: int) -> dict[str, str]:
 
     What somebody has set stays.
     """
-    given = dotenv.given([*VARIABLES.values(), _BUFFERS])
+    given = dotenv.given([*VARIABLES.values(), _BUFFERS, _HEAP])
     free = [name for name, variable in VARIABLES.items() if variable not in given]
     found = settings(Budget.read(stack).fitting(replicas, free))
     return {name: value for name, value in found.items() if name not in given}

@@ -230,7 +230,7 @@ class Rollout:
                 raise UnhealthyError("a new replica was removed by somebody else")
             for one in found:
                 if one.restarts or one.state not in {State.STARTING, State.HEALTHY}:
-                    raise UnhealthyError(_what(one), last_lines(one.id))
+                    raise UnhealthyError(what_became_of(one), last_lines(one.id))
             if all(one.state is State.HEALTHY for one in found):
                 return
             if time.monotonic() > deadline:
@@ -273,9 +273,11 @@ def _replicas(count: int) -> str:
     return "1 new replica" if count == 1 else f"{count} new replicas"
 
 
-def _what(replica: Container) -> str:
+def what_became_of(replica: Container) -> str:
+    """Say why a replica is not what it should be."""
     if replica.out_of_memory:
         return f"{replica.name} ran out of its memory (API_MEMORY)"
     if replica.state is State.UNHEALTHY:
         return f"{replica.name} is unhealthy{replica.complaint}"
-    return f"{replica.name} ended with exit code {last_exit_code(replica.id)}"
+    code = last_exit_code(replica.id)
+    return f"{replica.name} ended with exit code {code}" if code else f"{replica.name} crashed"

@@ -156,9 +156,12 @@ def test_code_that_crashes_is_built_again_once_it_is_mended(stack: Stack) -> Non
     main.write_text("raise SystemExit('a setting is missing')\n")
     try:
         stack.run("docker", "compose", "up", "--detach", "--build")
+        deployed = stack.run("make", "deploy", "DEPLOY_SECONDS=5", check=False)
         done = stack.run("make", "up", check=False)
     finally:
         main.write_text(good)
+    assert "is healthy: see `make doctor`" in deployed.stderr
+    assert "goes on serving" not in deployed.stderr
     assert done.returncode != 0
     assert "a setting is missing" in done.stderr
     stack.run("make", "up")

@@ -12,7 +12,7 @@ from tests.stack.stack import Stack, copy_of_repository, docker, running_with_ca
 
 # What such a server has left once its kernel has started.
 MACHINE = 957 << 20
-SETTINGS = "# mine\nBACKUP_DIR=backups # stays"
+SETTINGS = "# mine\nTRAEFIK_HEAP=90MiB\nBACKUP_DIR=backups # stays"
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,7 @@ def test_two_replicas_are_sized_to_a_small_server_and_deployed_without_loss(smal
     assert "sized to this machine's 957 MiB, in .env: API_MEMORY=" in said
     settings = file.read_text()
     assert settings.startswith(f"{SETTINGS}\n\n# For a machine with 957 MiB")
+    assert settings.count("TRAEFIK_HEAP=") == 1
     sizes = limits(small)
     assert sum(sizes.values()) + 2 * sizes["api"] + 256 <= 957
     with steady_load(small, rate=150) as load:
