@@ -108,3 +108,6 @@ def test_next_migration_is_written_from_the_models(dev: Stack) -> None:
     written = dev.folder / "migrations/versions/0002_add_prices.py"
     assert "create_table('prices'" in written.read_text()
     assert written.stat().st_uid == os.geteuid()
+    dev.compose("run", "--rm", "--no-TTY", "migrate")
+    applied = ("psql", "--dbname=berth", "-At", "--command=SELECT version_num FROM alembic_version")
+    assert dev.compose("exec", "-T", "db", *applied).strip() == "0002"
