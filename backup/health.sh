@@ -9,7 +9,7 @@ last_words() { tail -n 1 "$1" | cut -c 1-500; }
 
 streaming=$(sql "SELECT count(*) FROM pg_stat_replication
     WHERE application_name = 'backup' AND state = 'streaming'" 2> /dev/null) || streaming=0
-[[ $streaming == 1 ]] || alarms+=("the log is not being copied: $(complaint /tmp/stream | sed -n 1p)")
+[[ $streaming == 1 ]] || alarms+=("the log is not being copied: $(cat /tmp/stream 2> /dev/null || true)")
 [[ ! -s /tmp/clock ]] || alarms+=("$(< /tmp/clock), and nothing is forgotten meanwhile: is it right now? then \`docker compose restart backup\`")
 [[ ! -s /tmp/base ]] || alarms+=("the last base backup failed: $(last_words /tmp/base)")
 [[ ! -s $proofs/verify ]] || alarms+=("the last proof failed: $(last_words $proofs/verify | tr --delete '[:cntrl:]')")

@@ -11,7 +11,7 @@ stream() {
     [[ $SYNCHRONOUS != on ]] || synchronous=(--synchronous)
     while true; do
         rm -f /tmp/history
-        if history=$(find_history 2> /tmp/stream); then
+        if history=$(find_history 2> /tmp/said); then
             echo "$history" > /tmp/history.new
             mv /tmp/history.new /tmp/history
             echo "copying the log to $history"
@@ -19,9 +19,10 @@ stream() {
             find "$history/wal" -name '*.partial' ! -size 16777216c -delete
             # Stops when the connection or the disk does, and goes on where it had been.
             pg_receivewal --directory="$history/wal" --slot=backup --no-loop \
-                --status-interval=1 "${synchronous[@]}" > /tmp/stream 2>&1 || true
+                --status-interval=1 "${synchronous[@]}" > /tmp/said 2>&1 || true
         fi
-        complaint /tmp/stream | sed -n 1p
+        # It stays for the alarm until the next try has ended, too.
+        complaint /tmp/said | sed -n 1p | tee /tmp/stream
         sleep 1
     done
 }
