@@ -10,7 +10,8 @@ import pytest
 
 from tests.app.postgres import image
 from tests.stack import hostile
-from tests.stack.stack import REPOSITORY, docker, poll
+from tests.stack.stack import REPOSITORY, Stack, docker, poll, running
+from tests.stack.writer import writing
 
 SECRETS = (
     *("secrets/database-password", "secrets/postgres-password"),
@@ -188,3 +189,125 @@ def test_who_holds_a_table_delays_that_but_does_not_prevent_it(cluster: Cluster)
     assert cluster.sql(sleeps) == "0"
     owner = "SELECT relowner::regrole::text FROM pg_class WHERE relname = 'items'"
     assert cluster.sql(owner) == "berth_owner"
+
+
+class Live(Cluster):
+    """The database of a stack, whose roles log in as they would from a replica."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+
+    def container(self) -> str:
+        """Return what runs `db`; a restore starts it anew."""
+        (db,) = self.stack.containers("db")
+        return str(db["Id"])
+
+    def password(self, role: str) -> str:
+        """Return a role's, out of the volume that it is in."""
+        volume = {"berth": "secrets", "berth_owner": "owner-secrets"}.get(role, "metrics-secrets")
+        file = "postgres-password" if role == "metrics" else "database-password"
+        mount = f"--volume={self.stack.project}_{volume}:/from:ro"
+        return docker("run", "--rm", "--network=none", mount, image(), "cat", f"/from/{file}")
+
+    def psql(self, role: str) -> list[str]:
+        """Return the command by which a role logs in."""
+        psql = ["psql", "--no-psqlrc", "--quiet", "-At", "--dbname=berth"]
+        if role == "postgres":
+            return [*psql, "--set=ON_ERROR_STOP=1"]
+        password = f"PGPASSWORD={self.password(role)}"
+        return ["env", password, *psql, "--host=127.0.0.1", f"--username={role}"]
+
+    def sql(self, statements: str, role: str = "postgres", database: str = "berth") -> str:
+        """Run statements as a role."""
+        psql = [*self.psql(role), "--set=ON_ERROR_STOP=1", f"--dbname={database}", "--file=-"]
+        return self.run(*psql, stdin=statements).strip()
+
+    def allowed(self, role: str, statements: tuple[str, ...]) -> list[str]:
+        """Return which of the statements succeed; none of them stays."""
+        alone = ("CREATE DATABASE", "ALTER SYSTEM")  # in no transaction
+        script = "".join(
+            f"{'' if one.startswith(alone) else 'BEGIN;'}\n{one};\n"
+            f"\\if :ERROR\n\\else\n\\echo ALLOWED {number}\n\\endif\nROLLBACK;\n"
+            for number, one in enumerate(statements)
+        )
+        said = self.run(*self.psql(role), "--file=-", stdin=script)
+        numbers = [line.split()[1] for line in said.splitlines() if line.startswith("ALLOWED")]
+        return [statements[int(number)] for number in numbers]
+
+    def besiege(self) -> None:
+        """Open sessions as the app's role that do not end by themselves."""
+        for statements in hostile.SIEGE:
+            docker(
+                "exec", "--detach", self.container(), *self.psql("berth"), f"--command={statements}"
+            )
+
+    def is_unharmed(self) -> bool:
+        """Whether nothing has run as superuser: neither here nor where backups are and proven."""
+        supers = self.sql(
+            "SELECT rolname FROM pg_catalog.pg_roles WHERE rolsuper", database="postgres"
+        )
+        files = [
+            self.stack.compose("exec", "-T", service, "bash", "-c", "ls /tmp /backups || true")
+            for service in ("db", "backup", "proof")
+        ]
+        return supers == "postgres" and "canary" not in "".join(files)
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    """A stack that keeps backups, and proves them with the least memory."""
+    with running("berth-test-roles", scale=2, BACKUP_DIR="backups", BACKUP_MEMORY="64m") as stack:
+        poll("the first answer", stack.answers)
+        yield Live(stack)
+
+
+def test_the_apps_role_reads_and_writes_rows_and_nothing_more(live: Live) -> None:
+    """Nor can the owner do what is superuser's; `berth` cannot even make a temporary table."""
+    rows = (
+        *("SELECT count(*) FROM items", "DELETE FROM items", "UPDATE items SET name = 'x'"),
+        "INSERT INTO items (name) VALUES ('x')",
+    )
+    assert live.allowed("berth", rows) == list(rows)
+    assert live.allowed("berth", hostile.OWNERS) == []
+    assert live.allowed("berth", hostile.FORBIDDEN) == []
+    assert live.allowed("berth_owner", hostile.FORBIDDEN) == []
+    assert live.allowed("berth_owner", hostile.OWNERS[:1]) == list(hostile.OWNERS[:1])
+    for database in ("postgres", "template1"):
+        with pytest.raises(AssertionError, match="permission denied for database"):
+            live.sql("SELECT 1", role="berth", database=database)
+
+
+def test_a_running_stack_is_brought_over_without_losing_a_request(live: Live) -> None:
+    """By plain `docker compose up`, from one role that owned everything."""
+    today = live.dump()
+    live.sql(LEGACY)
+    assert live.allowed("berth", hostile.OWNERS[:1])
+    with writing(live.stack, "brought-over") as writer:
+        live.stack.up(scale=2)
+        writer.await_more()
+    assert not writer.refused
+    assert live.dump() == today
+    assert live.allowed("berth", hostile.OWNERS) == []
+
+
+def test_what_hostile_roles_leave_never_runs_as_superuser(live: Live) -> None:
+    """Not even the owner's, as of a malicious migration; and backups, proofs and all go on."""
+    stack = live.stack
+    made = hostile.CANARY + hostile.OVERLOADS + hostile.OBJECTS + hostile.FALSE_VERSION
+    live.sql(made + hostile.SETTINGS.format(role="berth_owner"), role="berth_owner")
+    live.sql("ALTER ROLE berth SET search_path = public, pg_catalog", role="berth")
+    live.besiege()
+    assert "pg_catalog" in live.sql("SHOW search_path", role="metrics").splitlines()
+    for command in ("backup", "verify-backup", "rotate-secrets", "up"):
+        stack.run("make", command)
+        assert live.is_unharmed(), command
+    said = stack.doctor()
+    assert "proven" in said["backups"]["says"]
+    stack.run("make", "advise", "SECONDS=1")
+    assert live.is_unharmed()
+    live.besiege()
+    stack.run("make", "restore", "YES=1")
+    assert live.is_unharmed()
+    stack.run("make", "backup")
+    stack.run("make", "verify-backup")
+    assert live.is_unharmed()
