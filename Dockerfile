@@ -78,4 +78,4 @@ ARG APP_VERSION=dev
 ENV APP_VERSION=${APP_VERSION}
 ENTRYPOINT []
 USER 10001:10001
-CMD ["python", "-m", "app.server"]
+CMD ["python", "-m", "_berth.server"]

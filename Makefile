@@ -4,7 +4,7 @@
 # environment: neither make nor a shell looks for $(…) in it.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
 	$(eval override export $(name) := $$(value $(name)))))
-.PHONY: help up down dev revision deploy rollback doctor advise status backup verify-backup restore upgrade-db rotate-secrets sbom test chaos bench check
+.PHONY: help up down dev revision run shell deploy rollback doctor advise status backup verify-backup restore upgrade-db rotate-secrets sbom test chaos bench check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,13 @@ dev: ## Start for development: reload on save, a database port, debug logs
 
 revision: ## Write the next migration from the models: make revision MESSAGE="add prices"
 	docker compose run --rm --user "$$(id -u):$$(id -g)" migrate \
-		alembic revision --autogenerate --message "$$MESSAGE"
+		python -m _berth.run alembic revision --autogenerate --message "$$MESSAGE"
+
+run: ## Run a command with the app's image and environment: make run CMD="python -m shop.report"
+	@docker compose run --rm --no-deps api python -m _berth.run sh -c "$$CMD"
+
+shell: ## Open a shell with the app's image and environment
+	@docker compose run --rm --no-deps api python -m _berth.run bash
 
 deploy: ## Build this tree and roll it out without losing a request
 	@python3 -m host

@@ -20,7 +20,6 @@ Statement: TypeAlias = Callable[[Connection], Awaitable[T]]
 # first, which leaves the connection intact; a server that does not even do that is gone.
 STATEMENT_SECONDS = 1.5
 ANSWER_SECONDS = 1.8
-START_SECONDS = 60
 CLOSE_SECONDS = 2
 
 # How a connection ends under a statement. The last one is asyncpg's surprise at a goodbye that
@@ -200,31 +199,6 @@ async def log_in(settings: Settings, **options: Any) -> Connection:  # noqa: ANN
             refused.add(passwords[0])
             if refused.issuperset(settings.database_passwords()):
                 raise
-
-
-async def connect(settings: Settings) -> Connection:
-    """A connection of one's own, as soon as the database accepts one.
-
-    Raises DatabaseUnavailableError after START_SECONDS, with the last reason.
-    """
-    where = f"{settings.database_host}:{settings.database_port}"
-    deadline = asyncio.get_running_loop().time() + START_SECONDS
-    last = ""
-    while True:
-        try:
-            return await log_in(settings)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            why = reason(error)
-        if asyncio.get_running_loop().time() > deadline:
-            raise DatabaseUnavailableError(
-                f"No connection to the database at {where} in {START_SECONDS} s: {why}. "
-                "Check that it runs, and DATABASE_HOST, DATABASE_PORT, DATABASE_NAME, "
-                "DATABASE_USER and DATABASE_PASSWORD_FILE."
-            )
-        if why != last:
-            logger.info("waiting for the database at %s: %s", where, why)
-            last = why
-        await asyncio.sleep(0.5)
 
 
 @asynccontextmanager

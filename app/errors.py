@@ -6,15 +6,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from app.envelope import request_id
-
 
 class Problem(BaseModel):
     detail: str
-
-
-class Failure(Problem):
-    request_id: str
 
 
 # What any operation may answer besides its own: in the documentation of each.
@@ -23,7 +17,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     413: {"model": Problem, "description": "The body is too large"},
     414: {"model": Problem, "description": "The URL is too long"},
     429: {"model": Problem, "description": "Too many requests: Retry-After says when to come back"},
-    500: {"model": Failure, "description": "A bug; its log has the same id"},
+    500: {"content": {"text/plain": {}}, "description": "A bug; its log has X-Request-ID"},
     503: {"model": Problem, "description": "Unavailable: Retry-After says when to come back"},
 }
 
@@ -41,9 +35,3 @@ async def invalid_request(_request: Request, error: Exception) -> Response:
     detail = [{key: problem[key] for key in ("type", "loc", "msg")} for problem in error.errors()]
     # Escaped to ASCII, since a location may be a field name with half a surrogate.
     return Response(json.dumps({"detail": detail}), 422, media_type="application/json")
-
-
-async def unexpected(_request: Request, _error: Exception) -> Response:
-    # What went wrong is in the log, under the same id.
-    body = {"detail": "Something went wrong here.", "request_id": request_id.get()}
-    return JSONResponse(body, 500)

@@ -1,8 +1,8 @@
-"""What counting a request costs: `.venv/bin/python -m benchmarks.metrics`.
+"""What Berth's wrapper costs, and counting a request: `.venv/bin/python -m benchmarks.metrics`.
 
-The app answers the same requests with and without `Measured` around it, in turn, in this one
+The app answers the same requests with and without a part around it, in turn, in this one
 process and without network or database, which only make the share smaller: so it is the most that
-counting can be of what a replica spends on a request.
+it can be of what a replica spends on a request.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ import os
 import statistics
 import time
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID, uuid4
 
 import prometheus_client
@@ -20,8 +19,10 @@ from starlette.types import ASGIApp, Message, Scope
 from app.items.repository import get_repository
 from app.items.schemas import Item
 from app.main import create_app
-from app.metrics import Measured
-from app.settings import Settings
+from berth.lifecycle import Lifecycle
+from berth.metrics import Metrics, MetricsMiddleware
+from berth.settings import load_settings
+from berth.wrap import wrap
 
 ROUNDS = 400
 REQUESTS = 100
@@ -75,15 +76,15 @@ async def cost_us(app: ASGIApp) -> float:
     return (time.process_time() - began) / REQUESTS * 1e6
 
 
-async def compare(measured: Measured) -> tuple[float, float, float]:
-    """Return the cost of a request without, that of counting it, and its standard error, in µs."""
-    for app in (measured, measured.app):
+async def compare(outer: ASGIApp, inner: ASGIApp) -> tuple[float, float, float]:
+    """Return the cost of a request to `inner`, what `outer` adds, and its standard error, in µs."""
+    for app in (outer, inner):
         await cost_us(app)
     pairs = []
     for number in range(ROUNDS):
-        apps = (measured, measured.app) if number % 2 else (measured.app, measured)
+        apps = (outer, inner) if number % 2 else (inner, outer)
         costs = {app: await cost_us(app) for app in apps}
-        pairs.append((costs[measured.app], costs[measured] - costs[measured.app]))
+        pairs.append((costs[inner], costs[outer] - costs[inner]))
     without, added = zip(*pairs, strict=True)
     lower, _, upper = statistics.quantiles(added, n=4)
     error = 0.93 * (upper - lower) / ROUNDS**0.5
@@ -94,16 +95,22 @@ def main() -> None:
     """Measure and print."""
     for workers in (1, 4):
         os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-        application: Any = create_app(Settings(api_workers=workers))
-        application.dependency_overrides[get_repository] = Memory
-        measured = application.build_middleware_stack()
+        settings = load_settings({"API_WORKERS": f"{workers}"})
+        metrics = Metrics(settings)
+        example = create_app()
+        example.dependency_overrides[get_repository] = Memory
+        app: ASGIApp = example.build_middleware_stack()
         gc.freeze()
-        without, added, error = asyncio.run(compare(measured))
-        print(
-            f"API_WORKERS={workers}: {added:.1f} ± {error:.1f} µs on top of {without:.0f} µs, "
-            f"{added / without:.1%}"
-        )
-        exposed = measured.metrics.exposed
+        for what, outer in (
+            ("counting", MetricsMiddleware(app, metrics)),
+            ("all of the wrapper", wrap(app, settings, Lifecycle(), metrics)),
+        ):
+            without, added, error = asyncio.run(compare(outer, app))
+            print(
+                f"API_WORKERS={workers}, {what}: {added:.1f} ± {error:.1f} µs on top of "
+                f"{without:.0f} µs, {added / without:.1%}"
+            )
+        exposed = metrics.exposed
         began = time.process_time()
         for _ in range(SCRAPES):
             size = len(prometheus_client.generate_latest(exposed))

@@ -64,6 +64,27 @@ for file in "${passwords[@]}"; do
     esac
 done
 
+# The app's own variables and secrets, where whoever runs its image finds them; all at once, since
+# replicas may start at this moment.
+app_env=/app.env
+[[ -f $app_env ]] || app_env=/checkout/app.env
+app_secrets=/app-secrets
+[[ -d $app_secrets ]] || app_secrets=/checkout/secrets
+cd /run/app
+umask 022
+old=$(readlink current) || old=''
+new=$(mktemp --directory files.XXXXXX)
+mkdir "$new/secrets"
+[[ ! -f $app_env ]] || cp "$app_env" "$new/app.env"
+for file in "$app_secrets"/*; do
+    [[ ! -f $file ]] || cp "$file" "$new/secrets/"
+done
+chmod --recursive u=rwX,go=rX "$new"
+ln --symbolic "$new" current.new
+mv --no-target-directory current.new current
+[[ -z $old ]] || rm -rf "$old"
+umask 222
+
 # The status page's password is for root alone to read; Traefik gets a hash of it.
 cd /run/status
 make_secret password

@@ -23,6 +23,7 @@ KEPT = 5
 _LOG_LINES = 200
 REPLACES = "berth.replaces"
 _VERSION = "APP_VERSION"
+_PROGRAM = "_berth.server"
 _TAG = re.compile(r"\d{8}-\d{6}(-[0-9a-f]{7,}(-dirty)?)?")
 
 
@@ -36,6 +37,8 @@ class Image:
     replaces: str
     created: str
     content: str
+    # Whether it has the programs that compose.yaml starts; images of an older Berth have others.
+    has_berth: bool = True
 
     @property
     def name(self) -> str:
@@ -62,6 +65,7 @@ def from_inspect(found: dict[str, Any], repository: str) -> Image:
         version=version[0] if version else "",
         replaces=replaces,
         created=found["Created"],
+        has_berth=_PROGRAM in (configuration.get("Cmd") or []),
         content=json.dumps(
             [
                 found["RootFS"],

@@ -43,7 +43,8 @@ def up(terminal: Terminal) -> None:
         images = Images(stack)
         check_settings()
         image = choose_image(stack, images, terminal)
-        if image == images.current() and running(stack.replicas()):
+        current = images.current()
+        if running(stack.replicas()) and (image == current or not (current and current.has_berth)):
             roll_out(stack, images, image, terminal, held)
         restarts = {one.id: one.restarts for one in stack.containers()}
         try:
@@ -84,10 +85,11 @@ def choose_image(stack: Stack, images: Images, terminal: Terminal) -> Image:
     `make deploy` brings all later versions.
     """
     current = images.current()
-    if current and any_healthy(stack, terminal):
+    # One of an older Berth serves until this tree's takes over.
+    if current and current.has_berth and any_healthy(stack, terminal):
         return images.adopt(current)
     # One without a tag of ours was built by Compose alone, and has not served yet.
-    if current and current.tag and not has_failed(stack):
+    if current and current.has_berth and current.tag and not has_failed(stack):
         return current
     image = build(images, current, terminal)
     if current and current.tag and image.has_content_of(current):

@@ -1,6 +1,7 @@
-"""The app's server with endpoints that take their time, tell what they believe, or do harm.
+"""The example with endpoints that take their time, tell what they believe, or do harm.
 
-It runs as it is in tests/app, and by tests/stack/compose.faults.yaml in a stack's containers.
+As a program it is Berth's server with that app, and less patience: as it is in tests/app, and by
+tests/stack/compose.faults.yaml in a stack's containers.
 """
 
 import asyncio
@@ -9,14 +10,15 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, FastAPI, Request, WebSocket
+from fastapi import APIRouter, Body, Depends, Request, WebSocket
 from fastapi.responses import StreamingResponse
 
-from app import main, recycling, server, workers
 from app.database import Database, get_database
-from app.settings import Settings
+from app.main import create_app
 
 logger = logging.getLogger(__name__)
 
@@ -107,20 +109,24 @@ async def hold_gil() -> None:
     ctypes.PyDLL(None).sleep(FOREVER)  # unlike CDLL, does not give up the GIL
 
 
-def create_app(settings: Settings) -> FastAPI:
-    app = main.create_app(settings)
-    app.include_router(router)
-    return app
+app = create_app()
+app.include_router(router)
+
+
+def main() -> None:
+    # In an image it has another name.
+    package = "_berth" if find_spec("_berth") else "berth"
+    # By setattr, so that main() is the real one, and what takes long does not.
+    for module, name, value in (
+        ("workers", "SILENCE_SECONDS", 2),
+        ("workers", "YOUNG_SECONDS", 1),
+        ("recycling", "SETTLE_SECONDS", 3),
+        ("recycling", "RETRY_SECONDS", 1),
+    ):
+        setattr(import_module(f"{package}.{module}"), name, value)
+    os.environ["APP"] = f"{__spec__.name}:app"
+    import_module(f"{package}.server").main()
 
 
 if __name__ == "__main__":
-    # By setattr, so that main() is the real one, and what takes long does not.
-    for module, name, value in (
-        (server, "create_app", create_app),
-        (workers, "SILENCE_SECONDS", 2),
-        (workers, "YOUNG_SECONDS", 1),
-        (recycling, "SETTLE_SECONDS", 3),
-        (recycling, "RETRY_SECONDS", 1),
-    ):
-        setattr(module, name, value)
-    server.main()
+    main()

@@ -30,12 +30,15 @@ def new_database(postgres: Postgres, password_file: Path) -> Callable[[], Enviro
     """Makes an empty database and returns the environment that leads to it."""
 
     def new() -> Environment:
+        name = postgres.create_database()
         return {
             "PATH": os.environ["PATH"],
             "HOST": "127.0.0.1",
+            # For alembic where it is run by hand; Berth's programs make the same of what follows.
+            "DATABASE_URL": f"postgresql://berth:{PASSWORD}@127.0.0.1:{postgres.port}/{name}",
             "DATABASE_HOST": "127.0.0.1",
             "DATABASE_PORT": str(postgres.port),
-            "DATABASE_NAME": postgres.create_database(),
+            "DATABASE_NAME": name,
             "DATABASE_USER": "berth",
             "DATABASE_PASSWORD_FILE": str(password_file),
         }

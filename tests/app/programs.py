@@ -42,15 +42,15 @@ def run(environment: Environment, *command: str) -> subprocess.CompletedProcess[
 
 
 def migrate(environment: Environment) -> None:
-    done = run(environment, "migrations")
+    done = run(environment, "berth.migrate")
     assert done.returncode == 0, done.stdout
 
 
 class Server:
-    """`python -m app.server`, or another module, until the end of the block."""
+    """`python -m berth.server`, or another module, until the end of the block."""
 
     def __init__(
-        self, environment: Environment, log: Path, module: str = "app.server", **settings: str
+        self, environment: Environment, log: Path, module: str = "berth.server", **settings: str
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"

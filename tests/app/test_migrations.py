@@ -59,7 +59,7 @@ def test_models_and_migrations_describe_the_same_schema(
 
 def test_at_head_there_is_nothing_to_do(migrated: Environment) -> None:
     """It happens at every start of the stack, so not even alembic is imported for it."""
-    done = run(migrated | {"PYTHONPROFILEIMPORTTIME": "1"}, "migrations")
+    done = run(migrated | {"PYTHONPROFILEIMPORTTIME": "1"}, "berth.migrate")
     assert done.returncode == 0
     imported = re.findall(r"\| +(asyncpg|alembic)$", done.stdout, re.MULTILINE)
     assert imported == ["asyncpg"]
@@ -68,7 +68,7 @@ def test_at_head_there_is_nothing_to_do(migrated: Environment) -> None:
 def test_of_two_migrations_at_once_one_works_and_one_waits(empty: Environment) -> None:
     """Both succeed, and each step has run once."""
     with ThreadPoolExecutor(2) as both:
-        done = list(both.map(lambda _: run(empty, "migrations"), range(2)))
+        done = list(both.map(lambda _: run(empty, "berth.migrate"), range(2)))
     assert [each.returncode for each in done] == [0, 0], [each.stdout for each in done]
     assert sum(each.stdout.count("Running upgrade") for each in done) == 1
 
@@ -77,7 +77,7 @@ def test_an_older_image_leaves_a_newer_schema_alone(empty: Environment, postgres
     """So that the app can be rolled back after a migration."""
     migrate(empty)
     postgres.sql(empty["DATABASE_NAME"], "UPDATE alembic_version SET version_num = '0007'")
-    done = run(empty, "migrations")
+    done = run(empty, "berth.migrate")
     assert done.returncode == 0
     assert "The schema is at 0007, this version needs 0001" in done.stdout
 
@@ -92,8 +92,9 @@ def test_a_failing_migration_says_why_and_is_rolled_back(
     )
     done = _run_in(tmp_path, empty)
     assert done.returncode == 1
-    assert 'relation "nowhere" does not exist' in done.stdout
-    assert "Traceback" not in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("`alembic upgrade head` failed: ")
+    assert 'relation "nowhere" does not exist' in last
     found = postgres.sql(
         empty["DATABASE_NAME"], "SELECT version_num, to_regclass('half') FROM alembic_version"
     )
@@ -120,17 +121,8 @@ def test_a_migration_that_waits_for_a_table_lets_requests_pass(
     assert "A table is in use, trying again" in done.stdout
 
 
-def test_a_new_revision_gets_the_next_number(empty: Environment, tmp_path: Path) -> None:
-    """The app compares revisions as numbers, and reads them from the files' names."""
-    migrate(empty)
-    _copy(tmp_path)
-    done = _run_in(tmp_path, empty, "alembic", "revision", "--message", "Add colour")
-    assert done.returncode == 0, done.stdout
-    assert (tmp_path / "migrations/versions/0002_add_colour.py").exists()
-
-
 def _copy(target: Path) -> None:
-    for folder in ("app", "migrations"):
+    for folder in ("app", "berth", "migrations"):
         shutil.copytree(ROOT / folder, target / folder)
     shutil.copy(ROOT / "pyproject.toml", target)
 
@@ -149,7 +141,7 @@ def _run_in(
     folder: Path, environment: Environment, *command: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", *(command or ("migrations",))],
+        [sys.executable, "-m", *(command or ("berth.migrate",))],
         cwd=folder,
         env=os.environ | environment,
         stdout=subprocess.PIPE,

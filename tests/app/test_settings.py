@@ -7,13 +7,13 @@ BAD = {
     "API_WORKERS": "0",
     "LOG_LEVEL": "loud",
     "DATABASE_PORT": "70000",
-    "DATABASE_POOL_SIZE": "0",
+    "MAX_BODY_BYTES": "0",
     "DRAIN_SECONDS": "soon",
     "SHUTDOWN_SECONDS": "-1",
 }
 
 
-@pytest.mark.parametrize("program", ["app.server", "migrations"])
+@pytest.mark.parametrize("program", ["berth.server", "berth.migrate"])
 def test_bad_values_end_the_start_with_one_line_each(migrated: Environment, program: str) -> None:
     """It names the variable and the value, and the exit code says configuration."""
     done = run(migrated | BAD, program)

@@ -92,14 +92,15 @@ def change_code(stack: Stack) -> None:
 
 @contextmanager
 def never_healthy(stack: Stack) -> Iterator[None]:
-    """Break the app's code for a while."""
-    health = stack.folder / "app/health.py"
-    good = health.read_text()
-    health.write_text(good.replace("if reason is None:", "if reason == 'never':"))
+    """Break the code for a while."""
+    probes = stack.folder / "berth/probes.py"
+    good = probes.read_text()
+    probes.write_text(good.replace("if self.lifecycle.draining:", "if True:"))
+    assert probes.read_text() != good
     try:
         yield
     finally:
-        health.write_text(good)
+        probes.write_text(good)
 
 
 def write_migration(stack: Stack, *statements: str) -> Path:

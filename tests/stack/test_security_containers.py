@@ -17,13 +17,14 @@ ROOT = {
     "fetch": "gives them back to their owner",
 }
 CAPABILITIES = {
-    "secrets": ["CAP_CHOWN"],
+    "secrets": ["CAP_CHOWN", "CAP_DAC_OVERRIDE"],
     "offsite": ["CAP_DAC_OVERRIDE"],
     "fetch": ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER"],
 }
 # Their images say as whom they run, which is looked at where they do.
 USER_OF_THE_IMAGE = {"api", "migrate", "prometheus", "alertmanager", "node", "postgres-exporter"}
 WRITABLE = {
+    "api": {"/run/berth"},  # a megabyte of memory, where replicas take turns
     "traefik": {"/certificates"},
     "db": {"/var/lib/postgresql", "/var/run/postgresql"},
     # A socket is no file: it is written to by whoever asks anything.
@@ -31,7 +32,7 @@ WRITABLE = {
     "roles": {"/var/run/postgresql"},
     "secrets": {
         *("/run/secrets", "/run/owner-secrets", "/run/metrics-secrets", "/run/status"),
-        *("/certificates", "/backups", "/backup-state"),
+        *("/certificates", "/backups", "/backup-state", "/run/app"),
     },
 }
 

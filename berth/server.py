@@ -1,11 +1,11 @@
-"""Runs the app: `python -m app.server`.
+"""Runs the app: `python -m berth.server`.
 
 The first SIGTERM or SIGINT starts the drain: /readyz turns to 503 and serving goes on for
 DRAIN_SECONDS, and longer if requests still come, while the proxy takes this replica out. Then the
 listener closes and what is in flight, WebSockets included, has SHUTDOWN_SECONDS to finish. The exit
 code is 0. A second signal, or one before start-up has finished, ends the process at once with
 128 + the signal's number. After RECYCLE_REQUESTS a replica drains by itself and starts anew.
-With API_WORKERS above 1 all this is true of each of the processes that app/workers.py keeps.
+With API_WORKERS above 1 all this is true of each of the processes that workers.py keeps.
 """
 
 import asyncio
@@ -16,19 +16,31 @@ import signal
 import socket
 import sys
 import time
+import traceback
+from collections.abc import Mapping
+from io import FileIO
 from math import ceil
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
 
-from app import logs, recycling, workers
-from app.database import Connection, DatabaseUnavailableError, connect
-from app.lifecycle import CloseWhileDraining, Lifecycle
-from app.limits import memory_for_bodies
-from app.main import create_app
-from app.settings import Settings, load_settings
-from app.websockets import BoundedWebSocket
+from . import environment, logs, recycling, workers
+from .asgi import ASGIApp
+from .discovery import AppNotFoundError, load
+from .lifecycle import Lifecycle
+from .limits import memory_for_bodies
+from .metrics import Metrics
+from .postgres import DatabaseUnavailableError, connect
+from .recycling import Turns
+from .revisions import Revisions, listed
+from .schema import Schema
+from .settings import Settings, load_settings
+from .wrap import wrap
+
+try:
+    from .websockets import BoundedWebSocket
+except ImportError:  # an app pins a uvicorn before 0.35, which bounds each message alone
+    BoundedWebSocket = None  # type: ignore[assignment,misc]
 
 logger = logging.getLogger(__name__)
 
@@ -48,26 +60,50 @@ TICKS_PER_SECOND = 10
 
 
 class Server(uvicorn.Server):
-    def __init__(self, app: FastAPI, beat: workers.Beat | None = None) -> None:
+    """Uvicorn's, which drains.
+
+    Args:
+        app: The app, as its author wrote it.
+        settings: Berth's.
+        metrics: What counts requests; made before the app is imported, whose own metrics go the
+            same way.
+        revisions: What the app's schema must have; None if nobody knows.
+        beat: What tells a parent that this process is alive.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        metrics: Metrics,
+        revisions: Revisions | None,
+        beat: workers.Beat | None = None,
+    ) -> None:
         self.beat = beat
-        settings: Settings = app.state.settings
         self.settings = settings
-        self.lifecycle: Lifecycle = app.state.lifecycle
+        self.lifecycle = Lifecycle()
+        self.metrics = metrics
+        self.turns = Turns(settings.recycle_folder)
         self.drain_ends = 0.0
-        self.turn: asyncio.Task[Connection] | None = None
+        self.turn: asyncio.Task[FileIO] | None = None
         self.starts_anew = False
-        # It is less than what they take: a message is copied on its way.
-        share = memory_for_bodies(settings.api_workers) // 2
-        BoundedWebSocket.memory = max(share, 4 * settings.max_body_bytes)
+        websocket: type[asyncio.Protocol] | str = "auto"
+        if BoundedWebSocket is not None:
+            # It is less than what they take: a message is copied on its way.
+            share = memory_for_bodies(settings.api_workers) // 2
+            BoundedWebSocket.memory = max(share, 4 * settings.max_body_bytes)
+            websocket = BoundedWebSocket
+        schema = None
+        if settings.database_host and revisions:
+            schema = Schema(settings, revisions)
         super().__init__(
             uvicorn.Config(
-                CloseWhileDraining(app, self.lifecycle),
+                wrap(app, settings, self.lifecycle, metrics, schema),
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
                 http="httptools",
                 interface="asgi3",
-                lifespan="on",
                 log_config=None,
                 log_level=settings.log_level.lower(),
                 # The proxy writes the access log.
@@ -75,7 +111,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 forwarded_allow_ips=PROXIES,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                ws=BoundedWebSocket,
+                ws=websocket,
                 ws_max_size=settings.max_body_bytes,
                 # A kilobyte may unfold to a message of the largest size, and hundreds come at once.
                 ws_per_message_deflate=False,
@@ -96,6 +132,7 @@ class Server(uvicorn.Server):
 
     def _drain(self, why: str) -> None:
         self.lifecycle.draining = True
+        self.turns.leave()
         self.drain_ends = time.monotonic() + self.settings.drain_seconds
         logger.info("%s: draining for %g s", why, self.settings.drain_seconds)
 
@@ -105,31 +142,39 @@ class Server(uvicorn.Server):
         os._exit(128 + sig)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        try:
-            await (await connect(self.settings)).close()
-        except DatabaseUnavailableError as error:
-            logger.critical("%s", error)
-            sys.exit(os.EX_UNAVAILABLE)
+        if self.settings.database_host:
+            try:
+                await (await connect(self.settings)).close()
+            except DatabaseUnavailableError as error:
+                logger.critical("%s", error)
+                sys.exit(os.EX_UNAVAILABLE)
         await super().startup(sockets)
+        self.metrics.serve()
 
     async def on_tick(self, counter: int) -> bool:
-        if self.settings.recycle_requests:
-            self._recycle(self.settings.recycle_requests)
+        if counter % TICKS_PER_SECOND == 0:
+            self._each_second()
         if self.lifecycle.draining:
             now = time.monotonic()
             # A proxy on a busy machine may be late to notice: whoever is sent requests serves on.
             is_quiet = now - self.lifecycle.late_request >= QUIET_SECONDS
             limit = self.drain_ends + PATIENCE * self.settings.drain_seconds
             self.should_exit |= now >= limit or (is_quiet and now >= self.drain_ends)
-        if self.beat and counter % TICKS_PER_SECOND == 0:
-            self.beat()
         return await super().on_tick(counter)
 
+    def _each_second(self) -> None:
+        if self.beat:
+            self.beat()
+        self.metrics.sample()
+        if self.settings.recycle_requests and not self.lifecycle.draining:
+            self.turns.serve()
+            self._recycle(self.settings.recycle_requests)
+
     def _recycle(self, requests: int) -> None:
-        if self.lifecycle.draining or self.lifecycle.requests < requests:
+        if self.lifecycle.requests < requests:
             return
         if not self.turn:
-            self.turn = asyncio.create_task(recycling.wait_for_turn(self.settings))
+            self.turn = asyncio.create_task(self.turns.wait())
         elif self.turn.done():
             self.turn.result()
             if self.beat:
@@ -158,26 +203,47 @@ class Server(uvicorn.Server):
         )
 
 
-def main() -> None:
+def load_app(settings: Settings) -> ASGIApp:
+    """Import the app; what keeps that from working ends the program."""
+    try:
+        app: ASGIApp = load(settings.app)
+    except AppNotFoundError as error:
+        sys.exit(f"{error}")
+    except Exception:  # noqa: BLE001 - whatever the app's code raises
+        traceback.print_exc()
+        sys.exit("the app cannot be imported: what it said stands above")
+    return app
+
+
+def main(given: Mapping[str, str] | None = None) -> None:
+    """Serve until told to stop.
+
+    Args:
+        given: The environment that the program was started with; by default this process's.
+    """
     # SIGABRT is how the container's health check ends a hung server: say where it hung.
     faulthandler.enable()
+    given = given or dict(os.environ)
     settings = load_settings()
     logs.configure(settings.log_level, settings.log_format)
-    app = create_app(settings)
+    environment.prepare(settings)
+    revisions = None if os.environ.get("MIGRATE") else listed()
+    metrics = Metrics(settings)
     if settings.api_workers == 1:
-        server = Server(app)
+        server = Server(load_app(settings), settings, metrics, revisions)
         server.run()
         if server.starts_anew:
-            recycling.start_anew()
+            recycling.start_anew(given)
         return
 
     def serve(listener: socket.socket, beat: workers.Beat) -> None:
-        Server(app, beat).run([listener])
+        # Imported by each worker itself: an app need not bear to be forked.
+        Server(load_app(settings), settings, metrics, revisions, beat).run([listener])
 
     parent = workers.Workers(settings.api_workers, settings.host, settings.port, serve)
     code = parent.run()
     if parent.starts_anew:
-        recycling.start_anew()
+        recycling.start_anew(given)
     sys.exit(code)
 
 

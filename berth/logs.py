@@ -1,11 +1,12 @@
+"""How this process logs: lines of JSON on stderr, with the request's id and nobody's data."""
+
 import json
 import logging
 import re
 from types import TracebackType
 from typing import TypeAlias
 
-from app.envelope import request_id
-from app.settings import LogFormat
+from .request_id import request_id
 
 # What exceptions quote of the data that they could not work with: it may be anybody's.
 QUOTED = re.compile(
@@ -49,7 +50,7 @@ class JsonRecord(Record):
         return json.dumps(line, ensure_ascii=False)
 
 
-def configure(level: str, form: LogFormat = "text") -> None:
+def configure(level: str, form: str = "text") -> None:
     """Send every record of this process to stderr, one line each unless there is a traceback."""
     handler = logging.StreamHandler()
     handler.setFormatter(

@@ -1,12 +1,12 @@
 """What one request may bring, and all of them together. Any ASGI app can be wrapped in it."""
 
 import os
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable
 from contextlib import suppress
 from pathlib import Path
 
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from .asgi import RETRY_AFTER, Answer, ASGIApp, Message, Receive, Scope, Send
+from .probes import PATHS
 
 # As long as common servers and browsers go; behind it a proxy bounds all headers together.
 MAX_URL_BYTES = 8192
@@ -52,20 +52,17 @@ class LimitsMiddleware:
         max_in_flight: int,
         max_body_bytes: int,
         body_memory: int,
-        checks: Collection[str] = (),
     ) -> None:
         self.app = app
         self.max_in_flight = max_in_flight
         self.max_body_bytes = max_body_bytes
         # One body of the largest size must do.
         self.body_memory = max(body_memory, 2 * max_body_bytes)
-        # Paths by which whoever watches this process asks how it is.
-        self.checks = checks
         self.in_flight = 0
         self.body_bytes = 0
         # Those whose bodies are on their way, oldest first.
         self.uploads: dict[Request, None] = {}
-        self.too_large = JSONResponse({"detail": f"The body exceeds {max_body_bytes} bytes."}, 413)
+        self.too_large = Answer(413, {"detail": f"The body exceeds {max_body_bytes} bytes."})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,7 +70,7 @@ class LimitsMiddleware:
             return
         headers = dict(scope["headers"])  # of a name that comes twice, servers took one or refused
         size = int(headers.get(b"content-length", b"0"))
-        if scope["path"] in self.checks and PASSED_ON not in headers:
+        if scope["path"] in PATHS and PASSED_ON not in headers:
             await self.app(scope, receive, send)
         elif refusal := self._refusal(scope, size):
             await refusal(scope, receive, send)
@@ -183,7 +180,5 @@ async def _drop() -> None:
     """Send nothing."""
 
 
-URL_TOO_LONG = JSONResponse({"detail": f"The URL exceeds {MAX_URL_BYTES} bytes."}, 414)
-TOO_MANY = JSONResponse(
-    {"detail": "Too many requests at once. Try again in a moment."}, 429, {"Retry-After": "1"}
-)
+URL_TOO_LONG = Answer(414, {"detail": f"The URL exceeds {MAX_URL_BYTES} bytes."})
+TOO_MANY = Answer(429, {"detail": "Too many requests at once. Try again in a moment."}, RETRY_AFTER)

@@ -5,13 +5,11 @@ their 503 while draining is no error. Several processes of one container (API_WO
 files which whichever of them is asked adds up.
 """
 
-import asyncio
 import logging
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Iterable
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
@@ -19,41 +17,37 @@ from time import perf_counter
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from prometheus_client import (
+    REGISTRY,
     CollectorRegistry,
     Gauge,
-    GCCollector,
     Histogram,
     Metric,
-    PlatformCollector,
-    ProcessCollector,
     make_wsgi_app,
     multiprocess,
     values,
 )
 from prometheus_client.exposition import ThreadingWSGIServer
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.database import Database
-from app.lifecycle import CHECKS
-from app.settings import Settings
+from .asgi import ASGIApp, Message, Receive, Scope, Send
+from .probes import PATHS
+from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
 BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
-SAMPLE_SECONDS = 1
 # What a client makes up must not become a label.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class Metrics:
-    """Counts and times requests, and looks at the pool once a second."""
+    """Counts and times requests."""
 
     def __init__(self, settings: Settings) -> None:
-        # For the app's own metrics, too.
-        self.registry = own = CollectorRegistry()
+        # A registry of its own, since the app's may have metrics of the same names.
+        own = CollectorRegistry()
         self.active = 0
         self._host, self._port = settings.host, settings.metrics_port
-        self.exposed = _shared() if settings.api_workers > 1 else _with_process(own)
+        self.exposed = _shared() if settings.api_workers > 1 else _with_apps(own)
         self._durations = Histogram(
             "http_server_request_duration_seconds",
             "From a request's arrival to the end of its answer",
@@ -64,14 +58,11 @@ class Metrics:
         # Found by the values of their labels: the library's own way there costs more than counting.
         self._series: dict[tuple[str, str, int], Histogram] = {}
 
-        def gauge(name: str, help_text: str, *labels: str) -> Gauge:
-            return Gauge(name, help_text, labels, multiprocess_mode="livesum", registry=own)
+        def gauge(name: str, help_text: str) -> Gauge:
+            return Gauge(name, help_text, multiprocess_mode="livesum", registry=own)
 
+        self._processes = gauge("http_server_processes", "Processes that serve")
         self._active = gauge("http_server_active_requests", "Requests that are not yet answered")
-        connections = gauge("db_client_connection_count", "Connections of the pool", "state")
-        self._used, self._idle = connections.labels("used"), connections.labels("idle")
-        self._most = gauge("db_client_connection_max", "Connections that the pool may open")
-        self._most_connections = settings.database_pool_size
         Gauge(
             "app_info",
             "What this replica runs",
@@ -84,7 +75,7 @@ class Metrics:
         """Count an answered request under its route's template, never its path."""
         # A router that was included with a prefix keeps the whole template there.
         route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
-        template = getattr(route, "path_format", "unmatched")
+        template = str(getattr(route, "path_format", None) or getattr(route, "path", "unmatched"))
         key = (scope["method"], template, status)
         series = self._series.get(key)
         if series is None:
@@ -94,26 +85,13 @@ class Metrics:
                 self._series[key] = series
         series.observe(seconds)
 
-    @asynccontextmanager
-    async def served(self, database: Database) -> AsyncIterator[None]:
+    def sample(self) -> None:
+        """Take down what changes all the while; to be called about every second."""
+        self._active.set(self.active)
+        self._processes.set(1)
+
+    def serve(self) -> None:
         """Answer scrapes, from a thread: also while the event loop is blocked."""
-        self._listen()
-        sampling = asyncio.create_task(self._sample(database))
-        try:
-            yield
-        finally:
-            sampling.cancel()
-
-    async def _sample(self, database: Database) -> None:
-        self._most.set(self._most_connections)
-        while True:
-            used, idle = database.connections()
-            self._used.set(used)
-            self._idle.set(idle)
-            self._active.set(self.active)
-            await asyncio.sleep(SAMPLE_SECONDS)
-
-    def _listen(self) -> None:
         answer = make_wsgi_app(self.exposed)
         try:
             server = make_server(self._host, self._port, answer, _Server, handler_class=_Silent)
@@ -125,7 +103,7 @@ class Metrics:
         threading.Thread(target=serve, name="metrics", daemon=True).start()
 
 
-class Measured:
+class MetricsMiddleware:
     """Reports every request to Metrics."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -133,7 +111,7 @@ class Measured:
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in CHECKS:
+        if scope["type"] != "http" or scope["path"] in PATHS:
             await self.app(scope, receive, send)
             return
         metrics = self.metrics
@@ -155,10 +133,27 @@ class Measured:
             metrics.observe(scope, status, perf_counter() - began)
 
 
-def _with_process(registry: CollectorRegistry) -> CollectorRegistry:
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
+class _Both:
+    """Berth's metrics and the app's own, which are in the library's usual registry.
+
+    That one tells of the process, too.
+    """
+
+    def __init__(self, own: CollectorRegistry) -> None:
+        self._own = own
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield every metric; of two with one name, Berth's."""
+        names = set()
+        for metric in (*self._own.collect(), *REGISTRY.collect()):
+            if metric.name not in names:
+                names.add(metric.name)
+                yield metric
+
+
+def _with_apps(own: CollectorRegistry) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(_Both(own))
     return registry
 
 

@@ -1,0 +1,28 @@
+"""The app for uvicorn's `--reload`, with all that Berth has around it: `make dev`.
+
+uvicorn --factory berth.dev:create_app --reload
+"""
+
+import os
+
+from . import environment, logs
+from .asgi import ASGIApp
+from .lifecycle import Lifecycle
+from .metrics import Metrics
+from .revisions import listed
+from .schema import Schema
+from .server import load_app
+from .settings import load_settings
+from .wrap import wrap
+
+
+def create_app() -> ASGIApp:
+    """Return the app; what keeps that from working is said, and mended by the next save."""
+    settings = load_settings()
+    logs.configure(settings.log_level, settings.log_format)
+    environment.prepare(settings)
+    metrics = Metrics(settings)
+    metrics.serve()
+    revisions = None if os.environ.get("MIGRATE") else listed()
+    schema = Schema(settings, revisions) if settings.database_host and revisions else None
+    return wrap(load_app(settings), settings, Lifecycle(), metrics, schema)

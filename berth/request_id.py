@@ -1,0 +1,38 @@
+"""Gives every request an id."""
+
+import os
+from collections.abc import Awaitable
+from contextvars import ContextVar
+
+from .asgi import ASGIApp, Message, Receive, Scope, Send
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+
+class RequestIDMiddleware:
+    """Gives every request an id: in X-Request-ID, and in each record that is logged meanwhile.
+
+    It is always one of ours. One taken from outside could be another request's, or anything else
+    that somebody would like to see in the log.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        own_id = os.urandom(8).hex()
+        # Uvicorn runs each request in a context of its own: no need to take it back.
+        request_id.set(own_id)
+
+        def send_with_id(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *(one for one in message.get("headers", ()) if one[0] != b"x-request-id"),
+                    (b"x-request-id", own_id.encode()),
+                ]
+            return send(message)
+
+        await self.app(scope, receive, send_with_id)
