@@ -42,7 +42,8 @@ STATEMENT_SECONDS = 30
 ALEMBIC = (sys.executable, "-m", "alembic", "upgrade", "head")
 # How a lock time-out (SQLSTATE 55P03) shows in the output of whatever driver there is.
 LOCK_TIMEOUT = re.compile(rb"LockNotAvailable|55P03|due to lock timeout")
-# The line of a traceback, or of alembic's own complaint, that says what went wrong.
+# The line of a traceback, or of alembic's own complaint, that says what went wrong, and those below
+# it, in which pydantic names the variable.
 COMPLAINT = re.compile(
     r"^(?:[\w.]+(?:Error|Exception|Available|Undefined\w+)\b.*|FAILED: .*)", re.MULTILINE
 )
@@ -129,6 +130,7 @@ async def _take_turn(connection: Connection) -> None:
     logger.info("Another migration is running: waiting for it")
     try:
         await connection.execute(f"SET lock_timeout = '{TURN_SECONDS}s'")
+        await connection.execute("SET statement_timeout = 0")  # the role has that for migrations
         await connection.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")
     except asyncpg.LockNotAvailableError:
         raise MigrationError(
@@ -151,7 +153,7 @@ def _complaint(command: tuple[str, ...], output: bytes) -> str:
     text = output.decode(errors="replace").strip()
     said = COMPLAINT.findall(text) or text.splitlines() or ["it said nothing"]
     what = shlex.join(command[2:]) if command[0] == sys.executable else command[-1]
-    return f"`{what}` failed: {said[-1]}"
+    return f"`{what}` failed: {' '.join(said[-1].split())}"
 
 
 def _attempt(command: tuple[str, ...]) -> bytes | None:
