@@ -45,7 +45,8 @@ LOCK_TIMEOUT = re.compile(rb"LockNotAvailable|55P03|due to lock timeout")
 # The line of a traceback, or of alembic's own complaint, that says what went wrong, and those below
 # it, in which pydantic names the variable.
 COMPLAINT = re.compile(
-    r"^(?:[\w.]+(?:Error|Exception|Available|Undefined\w+)\b.*|FAILED: .*)", re.MULTILINE
+    r"^(?:[\w.]+(?:Error|Exception|Available|Undefined\w+)\b.*|FAILED: .*)(?:\n.+){0,2}",
+    re.MULTILINE,
 )
 
 
