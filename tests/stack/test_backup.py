@@ -131,6 +131,8 @@ def test_a_flipped_byte_in_the_log_is_found_and_named(kept: Stack) -> None:
     assert done.returncode != 0
     assert f"the log is damaged in wal/{name}" in done.stdout
     flip(kept, segment, at + 30)
+    kept.run("make", "verify-backup")
+    assert alarm(kept) == ""
 
 
 def test_the_app_serves_on_without_its_backup_service(kept: Stack) -> None:
