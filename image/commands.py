@@ -55,8 +55,7 @@ def explain(log: str) -> str:
             "poetry.lock does not fit pyproject.toml: run `poetry lock`"
         ),
         r"Unable to locate package|has no installation candidate": (
-            f"APP_PACKAGES: Debian has no package {_unknown(log)}; "
-            "https://packages.debian.org finds names"
+            f"APP_PACKAGES: Debian has no package {_unknown(log)}; `apt-cache search` finds names"
         ),
         r"Git executable not found|git: not found|No such file or directory: 'git'": (
             'a dependency comes from git: set APP_PACKAGES="git" in .env'
@@ -69,7 +68,7 @@ def explain(log: str) -> str:
         r"rustc|cargo(?:`|:| is) not": _needs(what, "a Rust compiler", "cargo"),
         r"fatal error: \S+: No such file": (
             f"{what} has to be compiled and misses {header[1] if header else ''}: name the Debian "
-            "package with that file in APP_PACKAGES; https://packages.debian.org finds it"
+            "package with that file in APP_PACKAGES; `apt-file search` finds it"
         ),
         r"(gcc|g\+\+|cc|c\+\+|clang)['`]? failed: No such file|Unknown compiler|not find compiler"
         r"|C compiler cannot|No CMAKE_C\w*_COMPILER"
