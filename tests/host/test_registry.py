@@ -98,7 +98,7 @@ def version() -> str:
 
 def test_an_unknown_tag_is_an_error(port: int) -> None:
     """Though there is a recipe for it."""
-    with serving(port, "--env=REGISTRY_AUTH=none"):
+    with serving(port):
         reference = f"127.0.0.1:{port}/haproxy:{version()}"
         with pytest.raises(Refusal, match=f"{reference} cannot be pulled.* says: .*not found"):
             images.ensure([reference])
@@ -107,7 +107,9 @@ def test_an_unknown_tag_is_an_error(port: int) -> None:
 
 def test_a_log_in_is_an_error(port: int) -> None:
     """Somebody else's image would come as a surprise."""
-    with serving(port), pytest.raises(Refusal, match="no basic auth credentials"):
+    file = "--env=REGISTRY_AUTH_HTPASSWD_PATH=/etc/docker/registry/htpasswd"
+    log_in = (file, "--env=REGISTRY_AUTH_HTPASSWD_REALM=berth")
+    with serving(port, *log_in), pytest.raises(Refusal, match="no basic auth credentials"):
         images.ensure([f"127.0.0.1:{port}/haproxy:{version()}"])
 
 
@@ -146,7 +148,7 @@ def test_a_stand_in_is_marked_and_gives_way(
     assert found.level is Level.WARNING
     assert reference in found.says
 
-    with serving(port, "--env=REGISTRY_AUTH=none"):
+    with serving(port):
         # Its own words do not stop what runs.
         images.ensure([reference])
         assert stand_in.is_one(reference)

@@ -193,6 +193,7 @@ def test_a_changed_sort_order_is_told_and_hides_no_alarm(days: Stack) -> None:
     """Whoever connects is warned of it, before there is anything else to say."""
     assert psql(days, "SELECT DISTINCT datlocprovider FROM pg_database") == "b"
     version = psql(days, "SELECT DISTINCT datcollversion FROM pg_database WHERE datallowconn")
+    await_proof(days)  # one that finds no /backups/system would stay an alarm
     psql(days, "UPDATE pg_database SET datcollversion = '0'")
     system = inside(days, "cat /backups/system")
     try:
