@@ -21,7 +21,7 @@ from benchmarks.project import Project
 from benchmarks.results import Results
 from benchmarks.visit import Visit, visit
 from host import images, stand_in
-from host.commands import Refusal, say
+from host.commands import UserError, say
 
 FOLDER = Path(__file__).parent / "results"
 ROUNDS = 3
@@ -44,8 +44,8 @@ def main() -> int:
                 scale(seconds)
             else:
                 compare(chosen(os.environ.get("PEERS", "")), int(number("ROUNDS", ROUNDS)), seconds)
-    except Refusal as refusal:
-        print(f"berth: {refusal}", file=sys.stderr)
+    except UserError as error:
+        print(f"berth: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nberth: stopped, nothing is left running", file=sys.stderr)
@@ -64,12 +64,12 @@ def compare(peers: list[Peer], rounds: int, seconds: float) -> None:
             progress.next(peer.name)
             try:
                 results.add(current, visit(peer, seconds, progress.say))
-            except Refusal as refusal:
-                failures.append(f"{peer.name}, round {current}: {refusal}")
+            except UserError as error:
+                failures.append(f"{peer.name}, round {current}: {error}")
     progress.end()
     report(results, "full" if peers == PEERS and rounds >= ROUNDS else "partial")
     if failures:
-        raise Refusal("not everything could be measured:\n  " + "\n  ".join(failures))
+        raise UserError("not everything could be measured:\n  " + "\n  ".join(failures))
 
 
 def report(results: Results, name: str) -> None:
@@ -121,13 +121,13 @@ def chosen(names: str) -> list[Peer]:
     """Return Berth and the named peers, or all.
 
     Raises:
-        Refusal: There is no peer of a name.
+        UserError: There is no peer of a name.
     """
     wanted = names.replace(",", " ").split()
     unknown = set(wanted) - {peer.name for peer in PEERS}
     if unknown:
         known = ", ".join(peer.name for peer in PEERS)
-        raise Refusal(f"PEERS={names}: there is no {unknown.pop()}; there are {known}")
+        raise UserError(f"PEERS={names}: there is no {unknown.pop()}; there are {known}")
     return [peer for peer in PEERS if not wanted or peer is BERTH or peer.name in wanted]
 
 
@@ -135,7 +135,7 @@ def number(variable: str, default: float) -> float:
     """Return a variable's value.
 
     Raises:
-        Refusal: It is no number above 0.
+        UserError: It is no number above 0.
     """
     given = os.environ.get(variable) or str(default)
     try:
@@ -143,7 +143,7 @@ def number(variable: str, default: float) -> float:
     except ValueError:
         value = 0
     if value < 1:
-        raise Refusal(f"{variable}={given}: give a number, 1 or more")
+        raise UserError(f"{variable}={given}: give a number, 1 or more")
     return value
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from host.commands import Refusal
+from host.commands import UserError
 
 ROOT = Path("/sys/fs/cgroup")
 
@@ -24,7 +24,7 @@ class Cgroup:
         else:
             self._cpu = self._memory = ROOT / paths[""]
         if not self._cpu.is_dir():
-            raise Refusal(f"{self._cpu} does not exist: run this where Docker runs")
+            raise UserError(f"{self._cpu} does not exist: run this where Docker runs")
 
     def cpu_seconds(self) -> float:
         """Processor time since the container started."""
@@ -50,4 +50,4 @@ class Cgroup:
         try:
             return file.read_text()
         except OSError:
-            raise Refusal(f"{self._container} ended while it was measured") from None
+            raise UserError(f"{self._container} ended while it was measured") from None

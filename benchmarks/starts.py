@@ -9,7 +9,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 
 from benchmarks.project import Project, inspected, service
-from host.commands import Refusal
+from host.commands import UserError
 
 ANSWER_SECONDS = 60
 FIRST_ROW = "/items/00000000-0000-7000-8000-000000000001"
@@ -37,7 +37,7 @@ def start(project: Project) -> Start:
     """Start everything; images and data are there.
 
     Raises:
-        Refusal: It gives no good answer.
+        UserError: It gives no good answer.
     """
     began = time.monotonic()
     asker = _Asker(project)
@@ -49,7 +49,7 @@ def start(project: Project) -> Start:
     finally:
         asker.given_up.set()
     if not asker.answered:
-        raise Refusal(f"{project.peer.name} starts, but {FIRST_ROW} has no good answer")
+        raise UserError(f"{project.peer.name} starts, but {FIRST_ROW} has no good answer")
     return Start(asker.answered - began, waited, _parts())
 
 

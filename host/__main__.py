@@ -15,7 +15,7 @@ def prepare() -> None:
     """Prepare the host.
 
     Raises:
-        Refusal: It cannot be made ready.
+        UserError: It cannot be made ready.
     """
     checkout.ensure()
     engine.ensure()

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from host.commands import Refusal
+from host.commands import UserError
 from image.app import App, AppError
 
 _DOCKERFILE = Path(__file__).parent.parent / "Dockerfile"
@@ -15,7 +15,7 @@ def default_python() -> str:
     """Return the image of Python that Berth was tested with."""
     found = re.search(r"^FROM (\S+) AS pinned$", _DOCKERFILE.read_text(), re.MULTILINE)
     if found is None:
-        raise Refusal("the Dockerfile pins no image of Python: take it from Berth's repository")
+        raise UserError("the Dockerfile pins no image of Python: take it from Berth's repository")
     return found[1]
 
 
@@ -26,7 +26,7 @@ def prepared(build: dict[str, Any]) -> dict[str, Any]:
     PYTHON_IMAGE is chosen, if nobody has; that of APP_DOCKERFILE, if there is one.
 
     Raises:
-        Refusal: There is no app, or none that Berth can run.
+        UserError: There is no app, or none that Berth can run.
     """
     contexts = dict(build.get("additional_contexts", {}))
     if "app" not in contexts:
@@ -44,7 +44,7 @@ def prepared(build: dict[str, Any]) -> dict[str, Any]:
             try:
                 arguments["PYTHON_IMAGE"] = app.python_image(default_python())
             except AppError as error:
-                raise Refusal(str(error)) from None
+                raise UserError(str(error)) from None
     return {**build, "args": arguments, "additional_contexts": contexts}
 
 
@@ -52,7 +52,7 @@ def own_build(build: dict[str, Any]) -> dict[str, Any] | None:
     """Return the service that Compose builds by the app's own Dockerfile, if it has one.
 
     Raises:
-        Refusal: APP_DOCKERFILE names no file.
+        UserError: APP_DOCKERFILE names no file.
     """
     name = build.get("args", {}).get("APP_DOCKERFILE")
     if not name:
@@ -60,7 +60,7 @@ def own_build(build: dict[str, Any]) -> dict[str, Any] | None:
     app = _read(build["additional_contexts"]["app"])
     file = app.folder / name
     if not file.is_file():
-        raise Refusal(f"APP_DOCKERFILE={name}: there is no such file in {app.folder}")
+        raise UserError(f"APP_DOCKERFILE={name}: there is no such file in {app.folder}")
     digest = hashlib.sha256(bytes(file)).hexdigest()[:12]
     return {
         "image": f"berth-own:{digest}",
@@ -72,4 +72,4 @@ def _read(folder: str) -> App:
     try:
         return App.read(Path(folder))
     except AppError as error:
-        raise Refusal(str(error)) from None
+        raise UserError(str(error)) from None

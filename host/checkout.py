@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from host.commands import Refusal, say
+from host.commands import UserError, say
 
 ROOT = Path(__file__).parent.parent
 _TO_READ = 0o044
@@ -16,7 +16,7 @@ def ensure(root: Path = ROOT) -> None:
     Whoever may not enter the checkout itself still sees none of them: its own mode stays.
 
     Raises:
-        Refusal: This user may not change them.
+        UserError: This user may not change them.
     """
     ignored = {line.strip("/") for line in (root / ".gitignore").read_text().splitlines()}
     closed = {path: mode for path in _shipped(root, ignored) if (mode := _missing(path))}
@@ -27,7 +27,7 @@ def ensure(root: Path = ROOT) -> None:
         for path, mode in closed.items():
             path.chmod(path.stat().st_mode | mode)
     except PermissionError:
-        raise Refusal(
+        raise UserError(
             f"containers may not read what is in {root}: `sudo chmod -R go+rX {root}`"
         ) from None
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 
-class Refusal(Exception):
+class UserError(Exception):
     """The host cannot be made ready; the message is one sentence with the way out."""
 
 
@@ -14,12 +14,12 @@ def carried_out(work: Callable[[], None]) -> int:
     """Do a program's work.
 
     Returns:
-        The exit code: 0, or 1 after the sentence of a refusal on standard error.
+        The exit code: 0, or 1 after the error's sentence on standard error.
     """
     try:
         work()
-    except Refusal as refusal:
-        print(f"berth: {refusal}", file=sys.stderr)
+    except UserError as error:
+        print(f"berth: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -54,7 +54,7 @@ def run(
         environment: Variables to add to the present ones.
 
     Raises:
-        Refusal: It failed; the sentence ends with the last lines that it printed.
+        UserError: It failed; the sentence ends with the last lines that it printed.
     """
     done = subprocess.run(
         command,
@@ -66,4 +66,4 @@ def run(
     )
     if done.returncode != 0:
         tail = "\n  ".join(done.stdout.strip().splitlines()[-15:])
-        raise Refusal(f"cannot {purpose}: {command[0]} exited with {done.returncode}\n  {tail}")
+        raise UserError(f"cannot {purpose}: {command[0]} exited with {done.returncode}\n  {tail}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from host.commands import Refusal, output, run
+from host.commands import UserError, output, run
 
 # The release that stand-ins for images are built from: Python 3.14, PostgreSQL 18. While it is in
 # testing its Release file may be past its date.
@@ -42,7 +42,7 @@ def mirror(label: str = "Debian") -> str:
         label: What its Release file calls it; `Debian-Security` is the one for security updates.
 
     Raises:
-        Refusal: apt names none.
+        UserError: apt names none.
     """
     targets = output(
         *("apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)"),
@@ -53,8 +53,8 @@ def mirror(label: str = "Debian") -> str:
         if of == f"Debian {label}":
             return address
     if targets == "" or targets is None:
-        raise Refusal("apt has no package lists yet: run `apt-get update`, then try again")
-    raise Refusal(f"apt's configuration names no {label} mirror to take packages from")
+        raise UserError("apt has no package lists yet: run `apt-get update`, then try again")
+    raise UserError(f"apt's configuration names no {label} mirror to take packages from")
 
 
 def candidate(package: str) -> str:
@@ -87,7 +87,7 @@ def offer_from_stable(packages: Sequence[str]) -> None:
     the host itself becomes that release.
     """
     sources = [(mirror(), STABLE)]
-    with suppress(Refusal):
+    with suppress(UserError):
         sources.append((mirror("Debian-Security"), f"{STABLE}-security"))
     Path("/etc/apt/sources.list.d/berth.sources").write_text(
         "\n".join(

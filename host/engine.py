@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from host import debian
-from host.commands import Refusal, allowed, output, run, say
+from host.commands import UserError, allowed, output, run, say
 
 _START_SECONDS = 60
 _PACKAGES = ("docker.io", "docker-cli", "docker-compose", "docker-buildx", "containerd")
@@ -40,12 +40,12 @@ def ensure() -> None:
     """Make sure that an engine answers, installing and starting one if need be.
 
     Raises:
-        Refusal: None answers and this program may not, or cannot, change that; or it is too old.
+        UserError: None answers and this program may not, or cannot, change that; or it is too old.
     """
     if not answers():
         bring_up()
     if is_too_old(version()):
-        raise Refusal(
+        raise UserError(
             f"Docker Engine {version()} is too old: Berth needs {OLDEST} or newer "
             "(https://docs.docker.com/engine/install/)"
         )
@@ -55,14 +55,14 @@ def bring_up() -> None:
     """Start an engine, installing one if there is none.
 
     Raises:
-        Refusal: This program may not, or cannot.
+        UserError: This program may not, or cannot.
     """
     if is_forbidden(_complaint()):
-        raise Refusal(FORBIDDEN)
+        raise UserError(FORBIDDEN)
     if os.environ.get("DOCKER_HOST"):
-        raise Refusal(f"no engine answers at DOCKER_HOST={os.environ['DOCKER_HOST']}: unset it")
+        raise UserError(f"no engine answers at DOCKER_HOST={os.environ['DOCKER_HOST']}: unset it")
     if not allowed("HOST_INSTALL"):
-        raise Refusal("no Docker Engine answers and HOST_INSTALL=no: start it, then try again")
+        raise UserError("no Docker Engine answers and HOST_INSTALL=no: start it, then try again")
     if shutil.which("dockerd") is None:
         install()
     start()
@@ -72,10 +72,10 @@ def install() -> None:
     """Install Docker Engine, Compose and Buildx from the distribution's packages.
 
     Raises:
-        Refusal: This is not Debian or Ubuntu, or not root.
+        UserError: This is not Debian or Ubuntu, or not root.
     """
     if not debian.is_installable():
-        raise Refusal(
+        raise UserError(
             "no Docker Engine answers: install Docker Engine with the Compose plugin "
             "(https://docs.docker.com/engine/install/), start it, then try again"
         )
@@ -93,13 +93,13 @@ def start() -> None:
     """Start the engine and wait until it answers.
 
     Raises:
-        Refusal: It does not within a minute.
+        UserError: It does not within a minute.
     """
     say("starting the Docker Engine")
     if Path("/run/systemd/system").is_dir():
         run(["systemctl", "enable", "--now", "docker"], purpose="start the Docker Engine")
     elif os.geteuid() != 0:
-        raise Refusal("the Docker Engine is installed but does not run: start it as root")
+        raise UserError("the Docker Engine is installed but does not run: start it as root")
     else:
         # No service manager: the engine gets a session of its own and outlives this command.
         with _LOG.open("ab") as log:
@@ -113,7 +113,7 @@ def start() -> None:
     deadline = time.monotonic() + _START_SECONDS
     while not answers():
         if time.monotonic() > deadline:
-            raise Refusal(f"the Docker Engine did not start within a minute: {_complaint()}")
+            raise UserError(f"the Docker Engine did not start within a minute: {_complaint()}")
         time.sleep(0.2)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from host import registry, stand_in
 from host.app import prepared
-from host.commands import Refusal, allowed, output, say
+from host.commands import UserError, allowed, output, say
 
 _FROM = re.compile(
     r"^FROM\s+(?:--platform=\S+\s+)?(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE | re.MULTILINE
@@ -29,7 +29,7 @@ def named_by_compose() -> list[str]:
     """Return the references of the images that `docker compose` would have to pull.
 
     Raises:
-        Refusal: Compose does not accept the configuration; its own words say why.
+        UserError: Compose does not accept the configuration; its own words say why.
     """
     done = subprocess.run(
         ["docker", "compose", "config", "--format", "json"],
@@ -38,7 +38,7 @@ def named_by_compose() -> list[str]:
         check=False,
     )
     if done.returncode != 0:
-        raise Refusal(f"Compose refuses the configuration: {done.stderr.strip()}")
+        raise UserError(f"Compose refuses the configuration: {done.stderr.strip()}")
     return references(json.loads(done.stdout))
 
 
@@ -89,7 +89,7 @@ def ensure(wanted: Iterable[str]) -> None:
         wanted: Image references with a tag, such as `postgres:18.4`.
 
     Raises:
-        Refusal: One is neither here, nor to be pulled, nor to be built.
+        UserError: One is neither here, nor to be pulled, nor to be built.
     """
     here = {one: stand_in.is_here(one) for one in wanted}
     standing_in = {one: here[one] and stand_in.is_one(one) for one in here}
@@ -119,7 +119,7 @@ class Registries:
             Why no registry was asked or did answer; empty once the image is here.
 
         Raises:
-            Refusal: The registry answered that it would not give it.
+            UserError: The registry answered that it would not give it.
         """
         if not allowed("HOST_PULL"):
             return "HOST_PULL=no"
@@ -143,7 +143,7 @@ def _obtain(reference: str, registries: Registries, pulled_from: set[str]) -> No
     if not why_not:
         return
     if allowed("HOST_PULL") and registry.of(reference) in pulled_from:
-        raise Refusal(
+        raise UserError(
             f"the image {reference} cannot be pulled: {why_not}, though others came from there: "
             "try again later, or let HOST_PULL=no build a stand-in"
         )
@@ -152,7 +152,7 @@ def _obtain(reference: str, registries: Registries, pulled_from: set[str]) -> No
 
 def _build(reference: str, why: str, registries: Registries) -> None:
     if not allowed("HOST_BUILD"):
-        raise Refusal(f"the image {reference} is not here, {why}, and HOST_BUILD=no")
+        raise UserError(f"the image {reference} is not here, {why}, and HOST_BUILD=no")
     if reference != stand_in.BASE and not stand_in.is_here(stand_in.BASE):
         _obtain(stand_in.BASE, registries, set())
     stand_in.build(reference, why)
@@ -164,7 +164,7 @@ def _renew(reference: str, registries: Registries) -> None:
         if not registries.pull(reference, seconds=_HASTE):
             say(f"{reference} is the official image now, in place of the stand-in")
             return
-    except Refusal as refusal:
-        say(f"a stand-in goes on in its place: {refusal}")
+    except UserError as error:
+        say(f"a stand-in goes on in its place: {error}")
     if allowed("HOST_BUILD") and not stand_in.is_current(reference):
         _build(reference, "its recipe has changed", registries)

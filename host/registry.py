@@ -4,7 +4,7 @@ import re
 import select
 import subprocess
 
-from host.commands import Refusal
+from host.commands import UserError
 
 # Docker's own words where no connection came about, or nothing came back over it.
 _SILENCE = (
@@ -37,7 +37,7 @@ def pull(reference: str, *, seconds: float) -> None:
         seconds: How long the registry may take to begin; what comes then takes what it takes.
 
     Raises:
-        Refusal: The registry does not give it, for example because it knows no such tag.
+        UserError: The registry does not give it, for example because it knows no such tag.
         Unreachable: No registry has answered.
     """
     with subprocess.Popen(
@@ -55,7 +55,7 @@ def pull(reference: str, *, seconds: float) -> None:
     # Once Docker says that it pulls, the registry has answered, whatever came then.
     if not printed and is_silence(complaint, of(reference)):
         raise Unreachable(complaint)
-    raise Refusal(f"the image {reference} cannot be pulled, its registry says: {complaint}")
+    raise UserError(f"the image {reference} cannot be pulled, its registry says: {complaint}")
 
 
 def is_silence(complaint: str, registry: str) -> bool:

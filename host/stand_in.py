@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from host import debian
-from host.commands import Refusal, output, run, say
+from host.commands import UserError, output, run, say
 
 BASE = f"debian:{debian.SUITE}-slim"
 _RECIPES = Path(__file__).parent / "recipes"
@@ -55,12 +55,12 @@ def split(reference: str) -> tuple[str, str]:
     ('postgres', '18.4')
 
     Raises:
-        Refusal: The tag does not start with a version.
+        UserError: The tag does not start with a version.
     """
     name, _, tag = reference.rpartition("/")[2].partition(":")
     version = re.match(r"v?(\d+(?:\.\d+)*)", tag.partition("@")[0])
     if version is None:
-        raise Refusal(f"the image {reference} cannot be pulled, and its tag names no version")
+        raise UserError(f"the image {reference} cannot be pulled, and its tag names no version")
     return name, version[1]
 
 
@@ -72,14 +72,14 @@ def build(reference: str, why: str) -> None:
         why: What keeps it from being pulled.
 
     Raises:
-        Refusal: There is no recipe for it, or what it is built from does not have that version.
+        UserError: There is no recipe for it, or what it is built from does not have that version.
     """
     if reference == BASE:
         _import_base()
         return
     name, version = split(reference)
     if not (_RECIPES / name).is_dir():
-        raise Refusal(f"the image {reference} is not here, {why}, and host/recipes has no {name}")
+        raise UserError(f"the image {reference} is not here, {why}, and host/recipes has no {name}")
     say(f"{why}: building a stand-in for {reference} from Debian's and PyPI's packages")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "id"
@@ -102,7 +102,7 @@ def build(reference: str, why: str) -> None:
     built = output("docker", "run", "--rm", "--network=none", "--entrypoint=cat", image, _VERSION)
     try:
         judge(reference, built or "")
-    except Refusal:
+    except UserError:
         output("docker", "image", "rm", image)
         raise
     run(["docker", "tag", image, reference], purpose=f"name {reference}")
@@ -112,7 +112,7 @@ def judge(reference: str, built: str) -> None:
     """Compare the version that a tag asks for with the one that was to be had.
 
     Raises:
-        Refusal: It is older, or of another series: only its last number may be higher.
+        UserError: It is older, or of another series: only its last number may be higher.
     """
     _, version = split(reference)
     asked = [int(number) for number in version.split(".")]
@@ -120,7 +120,7 @@ def judge(reference: str, built: str) -> None:
     if found == asked:
         return
     if len(asked) == 1 or found[:-1] != asked[:-1] or found < asked:
-        raise Refusal(
+        raise UserError(
             f"the image {reference} cannot be pulled, and no stand-in can be built: "
             f"what there is to build it from is {built or 'unknown'}"
         )
@@ -131,10 +131,10 @@ def _import_base() -> None:
     """Build the Debian image that the recipes start from.
 
     Raises:
-        Refusal: This machine cannot.
+        UserError: This machine cannot.
     """
     if not debian.is_installable():
-        raise Refusal(
+        raise UserError(
             "no registry answers, and images can only be built on Debian or Ubuntu as root"
         )
     say(f"building {BASE} with mmdebstrap")

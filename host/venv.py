@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from host import debian
-from host.commands import Refusal, carried_out, output, run, say
+from host.commands import UserError, carried_out, output, run, say
 
 _FOLDER = Path(".venv")
 _REQUIREMENTS = (Path("requirements.txt"), Path("tests/requirements.txt"))
@@ -15,7 +15,7 @@ def ensure() -> None:
     """Make sure that `.venv` holds exactly what is pinned.
 
     Raises:
-        Refusal: This Python cannot make an environment, or a package cannot be had.
+        UserError: This Python cannot make an environment, or a package cannot be had.
     """
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in _REQUIREMENTS)).hexdigest()
     stamp = _FOLDER / "pins.sha256"
@@ -23,7 +23,7 @@ def ensure() -> None:
         return
     if output(sys.executable, "-c", "import ensurepip") is None:
         if not debian.is_installable():
-            raise Refusal("this Python cannot make virtual environments: install python3-venv")
+            raise UserError("this Python cannot make virtual environments: install python3-venv")
         debian.update()
         debian.install(["python3-venv"])
     say("making .venv with the pinned packages")

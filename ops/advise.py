@@ -6,7 +6,7 @@ Of the last hour where the metrics profile runs, else of the next 30 seconds; SE
 import os
 import sys
 
-from host.commands import Refusal, carried_out
+from host.commands import UserError, carried_out
 from ops import usage
 from ops.advice import Usage, advise, summary
 from ops.finding import Facts
@@ -20,11 +20,11 @@ def seconds() -> int:
     """Return how long to look: SECONDS, or 0 if nobody says so.
 
     Raises:
-        Refusal: It is no such number.
+        UserError: It is no such number.
     """
     given = os.environ.get("SECONDS") or "0"
     if not given.isascii() or not given.isdigit():
-        raise Refusal(f"SECONDS={given}: give a whole number from 1")
+        raise UserError(f"SECONDS={given}: give a whole number from 1")
     return int(given)
 
 
@@ -32,12 +32,12 @@ def watched() -> Usage:
     """Return how the machine was used, or watch it for a while.
 
     Raises:
-        Refusal: Nothing runs.
+        UserError: Nothing runs.
     """
     wanted = seconds()
     facts = Facts.read()
     if not facts.running(SERVICE):
-        raise Refusal("no replica runs yet: `make up` starts the stack")
+        raise UserError("no replica runs yet: `make up` starts the stack")
     prometheus = Prometheus.find(facts)
     if prometheus and not wanted:
         return usage.history(facts, prometheus)

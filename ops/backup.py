@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from host.commands import Refusal, carried_out
+from host.commands import UserError, carried_out
 from ops.docker import ROOT
 from ops.stack import Stack, State
 
@@ -21,7 +21,7 @@ _PROGRAMS = {
 def require(stack: Stack) -> None:
     """Refuse where no backups are kept."""
     if SERVICE not in wanted(stack):
-        raise Refusal("no backups are kept: set BACKUP_DIR in .env, then `make up`")
+        raise UserError("no backups are kept: set BACKUP_DIR in .env, then `make up`")
 
 
 def wanted(stack: Stack) -> list[str]:
@@ -35,19 +35,19 @@ def run(program: str) -> None:
     """Run one of the backup service's programs; what it says is said here.
 
     Raises:
-        Refusal: It cannot be run, or fails.
+        UserError: It cannot be run, or fails.
     """
     stack = Stack.read()
     require(stack)
     service, doing = _PROGRAMS[program]
     for needed in (SERVICE, service):
         if not any(one.state is not State.STOPPED for one in stack.containers(needed)):
-            raise Refusal(f"the {needed} service does not run: `make up`")
+            raise UserError(f"the {needed} service does not run: `make up`")
     anew = os.environ.get("ANEW", "")
     command = ("exec", "--no-TTY", f"--env=ANEW={anew}", service, "bash", "/berth/attempt.sh")
     done = subprocess.run(["docker", "compose", *command, program], cwd=ROOT, check=False)
     if done.returncode:
-        raise Refusal(f"{doing} failed: `make doctor` shows it until it succeeds")
+        raise UserError(f"{doing} failed: `make doctor` shows it until it succeeds")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 import time
 from datetime import UTC, datetime
 
-from host.commands import Refusal
+from host.commands import UserError
 from ops import lock, program
 from ops.docker import DockerError, compose
 from ops.images import Image, Images, new_tag
@@ -81,7 +81,7 @@ def migrate(images: Images, image: Image, terminal: Terminal) -> list[str]:
                 merged=True,
             )
         except DockerError as error:
-            raise Refusal(
+            raise UserError(
                 f"the migration failed, so nothing else has changed; its last words:\n  {error}"
             ) from None
         migrated = migrations_in(said)

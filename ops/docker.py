@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from host import engine
-from host.commands import Refusal
+from host.commands import UserError
 from ops.terminal import StopRequested, Terminal
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +23,7 @@ patience = math.inf
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
-class DockerError(Refusal):
+class DockerError(UserError):
     """A docker command failed; the message is what it said last."""
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
-from host.commands import Refusal
+from host.commands import UserError
 from ops import docker
-from ops.checks import data, machine, service, world
+from ops.checks import data, machine, network, service
 from ops.finding import Facts, Finding, Level, bad, warning
 
 Check = Callable[[Facts], Finding]
@@ -25,10 +25,10 @@ GOING_LIVE: dict[str, Check] = {
     "memory": machine.memory,
     "disk": machine.disk,
     "clock": machine.clock,
-    "address": world.address,
-    "dns": world.dns,
-    "ports": world.ports,
-    "authority": world.authority,
+    "address": network.address,
+    "dns": network.dns,
+    "ports": network.ports,
+    "authority": network.authority,
 }
 RUNNING: dict[str, Check] = {
     "start": service.one_shots,
@@ -37,7 +37,7 @@ RUNNING: dict[str, Check] = {
     "restarts": service.restarts,
     "version": service.rollout,
     "settings": service.settings,
-    "certificate": world.certificate,
+    "certificate": network.certificate,
     "migrations": data.migrations,
     "database": data.database,
     "queries": data.queries,
@@ -55,8 +55,8 @@ def examine() -> dict[str, Finding]:
         facts = Facts.read()
     except docker.DockerError as error:
         return {"docker": bad(str(error), "`make up`")}
-    except Refusal as refusal:
-        return {"settings": bad(str(refusal), "correct it in .env")}
+    except UserError as error:
+        return {"settings": bad(str(error), "correct it in .env")}
     checks = GOING_LIVE | (RUNNING if facts.containers else {"start": service.never_started})
     return carry_out(checks, facts)
 
@@ -71,8 +71,8 @@ def carry_out(checks: Mapping[str, Check], facts: Facts) -> dict[str, Finding]:
 def _carry_out(check: Check, facts: Facts) -> Finding:
     try:
         return check(facts)
-    except Refusal as refusal:
-        return bad(str(refusal), "")
+    except UserError as error:
+        return bad(str(error), "")
     except Exception as error:  # noqa: BLE001 - the others are worth seeing all the same
         return warning(f"not examined: {type(error).__name__}: {error}", "an error of the doctor's")
 

@@ -66,7 +66,7 @@ class Facts:
         """Ask Docker.
 
         Raises:
-            Refusal: It does not answer, or Compose does not accept the configuration.
+            UserError: It does not answer, or Compose does not accept the configuration.
         """
         stack = Stack.read()
         events = docker(

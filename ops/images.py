@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from host.app import own_build, prepared
-from host.commands import Refusal, output
+from host.commands import UserError, output
 from image.commands import MARK
 from ops.docker import ROOT, DockerError, compose, docker, inspect, tail
 from ops.stack import SERVICE, Stack
@@ -113,7 +113,7 @@ class Images:
         self.pointer = str(stack.service(SERVICE)["image"])
         self.repository, _, tag = self.pointer.rpartition(":")
         if not self.repository or "/" in tag or "@" in self.pointer:
-            raise Refusal(f"API_IMAGE={self.pointer}: it must end with a tag, such as :current")
+            raise UserError(f"API_IMAGE={self.pointer}: it must end with a tag, such as :current")
 
     def reference(self, tag: str) -> str:
         """Return the full name of a tag."""
@@ -137,7 +137,7 @@ class Images:
         """Build this tree's image under an immutable tag.
 
         Raises:
-            Refusal: It does not build; the sentence ends with the last lines of the build.
+            UserError: It does not build; the sentence ends with the last lines of the build.
             StopRequested: Somebody wants to stop.
         """
         build = self.ready_build(terminal)
@@ -146,7 +146,7 @@ class Images:
         self._compose_build({"image": self.reference(tag), "build": build}, terminal)
         image = self.find(self.reference(tag))
         if image is None:
-            raise Refusal(f"the build ended well but left no image {self.reference(tag)}")
+            raise UserError(f"the build ended well but left no image {self.reference(tag)}")
         return image
 
     def ready_build(self, terminal: Terminal) -> dict[str, Any]:
@@ -175,7 +175,7 @@ class Images:
                 quoted=_LOG_LINES,
             )
         except DockerError as error:
-            raise Refusal(explain(str(error))) from None
+            raise UserError(explain(str(error))) from None
 
     def adopt(self, image: Image) -> Image:
         """Give an image that others built an immutable tag, so that one can come back to it."""

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from host import engine
-from host.commands import Refusal
+from host.commands import UserError
 from ops.docker import DockerError, docker, inspect, tail
 from ops.stack import Stack
 
@@ -83,7 +83,7 @@ def held(stack: Stack, doing: str) -> Iterator[Lock]:
     """Hold the lock of a stack's project.
 
     Raises:
-        Refusal: Somebody else does; the sentence says who.
+        UserError: Somebody else does; the sentence says who.
     """
     now = datetime.now(UTC).strftime("%H:%M:%S UTC")
     us = Holder(doing, getpass.getuser(), os.getpid(), socket.gethostname(), now)
@@ -108,9 +108,9 @@ def _acquire(stack: Stack, us: Holder) -> subprocess.Popen[bytes]:
             return container
         if "already in use" not in complaint:
             said = engine.FORBIDDEN if engine.is_forbidden(complaint) else tail(complaint)
-            raise Refusal(f"the lock of {stack.project} cannot be had: {said}")
+            raise UserError(f"the lock of {stack.project} cannot be had: {said}")
         if other := holder(stack.project):
-            raise Refusal(f"{other} is under way: wait until it ends")
+            raise UserError(f"{other} is under way: wait until it ends")
         if time.monotonic() > deadline:
             _remove_stale(_name(stack.project))
         time.sleep(0.2)
@@ -120,7 +120,7 @@ def _remove_stale(name: str) -> None:
     """Remove what is left if the engine was killed while it made or removed a lock."""
     for found in inspect("container", name):
         if _LABEL not in found["Config"]["Labels"]:
-            raise Refusal(f"the container {name} is not Berth's, which needs its name: rename it")
+            raise UserError(f"the container {name} is not Berth's, which needs its name: rename it")
         with suppress(DockerError):
             docker("container", "rm", "--force", found["Id"])
 

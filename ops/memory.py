@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from host.commands import Refusal
+from host.commands import UserError
 from ops import dotenv
 from ops.docker import docker
 from ops.stack import SERVICE, Stack
@@ -114,7 +114,7 @@ class Budget:
             extra: How many more there are for a while, as in a deploy.
 
         Raises:
-            Refusal: They do not fit, and FORCE is not set; the sentence has the arithmetic.
+            UserError: They do not fit, and FORCE is not set; the sentence has the arithmetic.
         """
         if replicas + extra <= self.largest or os.environ.get("FORCE"):
             return
@@ -122,7 +122,7 @@ class Budget:
         terms += [f"{_mib(size)} of {name}" for name, size in self.others.items()]
         during = f" during a deploy with SURGE={extra}" if extra else ""
         fits = self.largest - extra
-        raise Refusal(
+        raise UserError(
             f"{replicas} replicas do not fit this machine's memory{during}: {', '.join(terms)} "
             f"make {_mib(self.total(replicas + extra))}, "
             f"and of {_mib(self.machine)} the host needs {_mib(HOST_BYTES)}. "

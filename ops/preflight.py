@@ -7,7 +7,7 @@ import ssl
 import stat
 from pathlib import Path
 
-from host.commands import Refusal, output
+from host.commands import UserError, output
 from ops import ports
 from ops.memory import Budget
 from ops.stack import Stack
@@ -23,7 +23,7 @@ def check(stack: Stack) -> None:
     """Look at ports, files, memory and disk.
 
     Raises:
-        Refusal: The start would fail; the sentence names the variable and the way out.
+        UserError: The start would fail; the sentence names the variable and the way out.
     """
     for target, variable in VARIABLES.items():
         address, port = stack.published(target)
@@ -39,7 +39,7 @@ def check_port(variable: str, address: str, port: int, project: str) -> None:
     """Refuse a port that somebody else has, and an address that is not this machine's."""
     trouble = ports.trouble(address, port)
     if trouble == errno.EADDRNOTAVAIL:
-        raise Refusal(
+        raise UserError(
             f"BIND_ADDRESS={address}: this machine has no such address "
             "(0.0.0.0 is all of them, 127.0.0.1 this machine alone)"
         )
@@ -49,20 +49,20 @@ def check_port(variable: str, address: str, port: int, project: str) -> None:
     if its_project == project:
         return
     who = f"the container {container}" if container else ports.process(port) or "another program"
-    raise Refusal(f"{variable}={port}: {who} has this port: stop it, or choose another in .env")
+    raise UserError(f"{variable}={port}: {who} has this port: stop it, or choose another in .env")
 
 
 def check_certificate(path: Path) -> None:
     """Refuse a CA's certificate that Traefik could not use."""
     name = f"ACME_CA_CERTIFICATE={path}"
     if not path.is_file():
-        raise Refusal(f"{name}: there is no such file")
+        raise UserError(f"{name}: there is no such file")
     if not path.stat().st_mode & stat.S_IROTH:
-        raise Refusal(f"{name}: Traefik runs as a user of its own and may not read it: chmod 644")
+        raise UserError(f"{name}: Traefik runs as a user of its own and may not read it: chmod 644")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except ssl.SSLError:
-        raise Refusal(f"{name}: the file holds no certificate in PEM form") from None
+        raise UserError(f"{name}: the file holds no certificate in PEM form") from None
 
 
 def check_disk(folder: Path, needed: int = NEEDED_BYTES) -> None:
@@ -72,7 +72,7 @@ def check_disk(folder: Path, needed: int = NEEDED_BYTES) -> None:
     except OSError:
         return  # Docker keeps its data where we may not look, or in a virtual machine
     if free < needed:
-        raise Refusal(
+        raise UserError(
             f"the disk of {folder} has {free / 1e9:.1f} GB free and a start needs "
             f"{needed / 1e9:.1f}: make room, for example with `docker system prune`"
         )

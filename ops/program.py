@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from host.commands import Refusal
+from host.commands import UserError
 from ops.images import Image, Images
 from ops.lock import Lock
 from ops.stack import Container, Stack, State, running
@@ -23,14 +23,14 @@ class Service:
         """Look at what runs.
 
         Raises:
-            Refusal: Nothing does.
+            UserError: Nothing does.
         """
         found = running(stack.replicas())
         if not found:
-            raise Refusal("no replica runs yet: `make up` starts the stack")
+            raise UserError("no replica runs yet: `make up` starts the stack")
         wanted = len(found)
         # Somebody was killed at work and left old and new. (All alike: Compose has scaled them.)
-        if lock.unfinished and len({(one.image, one.settings) for one in found}) > 1:
+        if lock.unfinished and len({(one.image, one.config_hash) for one in found}) > 1:
             wanted = lock.unfinished
         lock.note_replicas(wanted)
         return cls(found, images.adopt(_image(found, images)), wanted)
@@ -55,7 +55,7 @@ def _image(found: list[Container], images: Images) -> Image:
         return current
     image = images.find(ids[-1])
     if image is None:
-        raise Refusal(f"the image that {found[-1].name} runs is gone: `docker compose build api`")
+        raise UserError(f"the image that {found[-1].name} runs is gone: `docker compose build api`")
     return image
 
 
@@ -90,8 +90,8 @@ def run(work: Callable[[Terminal], None], ways_on: str) -> int:
     except StopRequested:
         terminal.complain(f"stopped: {_left_behind(ways_on)}")
         return terminal.exit_code
-    except Refusal as refusal:
-        terminal.complain(str(refusal))
+    except UserError as error:
+        terminal.complain(str(error))
         return 1
     return 0
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from host.commands import Refusal
+from host.commands import UserError
 from ops import backup, lock, program, up
 from ops.docker import DockerError, compose, docker_log, last_lines, tail
 from ops.https import Endpoint
@@ -28,9 +28,9 @@ def restore(terminal: Terminal) -> None:
     moment = os.environ.get("TO", "")
     into = os.environ.get("INTO", "")
     if os.environ.get("FROM", "offsite") != "offsite":
-        raise Refusal(f"FROM={os.environ['FROM']}: leave it out for BACKUP_DIR, or give offsite")
+        raise UserError(f"FROM={os.environ['FROM']}: leave it out for BACKUP_DIR, or give offsite")
     if into not in {"", _SCRATCH}:
-        raise Refusal(f"INTO={into}: leave it out to replace the database, or give {_SCRATCH}")
+        raise UserError(f"INTO={into}: leave it out to replace the database, or give {_SCRATCH}")
     with lock.held(stack, "restore"):
         if into:
             restore_beside(stack, moment, terminal)
@@ -48,7 +48,7 @@ def confirm(stack: Stack, by: str) -> None:
     """Say what will be replaced, and have that confirmed.
 
     Raises:
-        Refusal: It is not.
+        UserError: It is not.
     """
     print(
         f"This replaces the database of the stack {stack.project} (the volume "
@@ -58,16 +58,16 @@ def confirm(stack: Stack, by: str) -> None:
     if os.environ.get("YES"):
         return
     if not sys.stdin.isatty():
-        raise Refusal("nobody is there to confirm that: YES=1 does it for scripts")
+        raise UserError("nobody is there to confirm that: YES=1 does it for scripts")
     if input("Type yes to go on: ").strip() != "yes":
-        raise Refusal("not confirmed, so nothing has changed")
+        raise UserError("not confirmed, so nothing has changed")
 
 
 def replace(stack: Stack, moment: str, terminal: Terminal) -> None:
     """Replace the database.
 
     Raises:
-        Refusal: That fails; what was there serves again.
+        UserError: That fails; what was there serves again.
     """
 
     def prepare() -> None:
@@ -98,7 +98,7 @@ def change_places(
         old: The variables under which the old one serves.
 
     Raises:
-        Refusal: That fails; the old one serves again.
+        UserError: That fails; the old one serves again.
     """
     replicas = len(running(stack.replicas())) or stack.wanted
     swapping = False
@@ -116,8 +116,8 @@ def change_places(
                 compose("stop", SERVICE, "db")
                 step("back")
             compose("up", "--detach", f"--scale={SERVICE}={replicas}", environment=old or {})
-        if isinstance(failure, Refusal):
-            raise Refusal(f"not done, what was there serves again: {failure}") from None
+        if isinstance(failure, UserError):
+            raise UserError(f"not done, what was there serves again: {failure}") from None
         raise
     step("keep")
 
@@ -144,7 +144,7 @@ def step(name: str, moment: str = "", terminal: Terminal | None = None) -> str:
     """Run a step of backup/restore.sh in the database's volume; return what it says.
 
     Raises:
-        Refusal: It fails; the sentence is its own.
+        UserError: It fails; the sentence is its own.
     """
     try:
         return compose(
@@ -154,14 +154,14 @@ def step(name: str, moment: str = "", terminal: Terminal | None = None) -> str:
             given_up_by=terminal,
         )
     except DockerError as error:
-        raise Refusal(tail(str(error), 4)) from None
+        raise UserError(tail(str(error), 4)) from None
 
 
 def serve(stack: Stack, replicas: int, terminal: Terminal) -> None:
     """Bring the app back, and see that it answers.
 
     Raises:
-        Refusal: It does not.
+        UserError: It does not.
     """
     with terminal.step("starting the app on it"):
         compose("up", "--detach", "--wait", f"--wait-timeout={_WAIT_SECONDS}", "db")
@@ -173,7 +173,7 @@ def restore_beside(stack: Stack, moment: str, terminal: Terminal) -> None:
     """Restore into a database of its own.
 
     Raises:
-        Refusal: That fails.
+        UserError: That fails.
     """
     with terminal.step("recovering into scratch"):
         remove = ("rm", "--stop", "--force", "--volumes", _SCRATCH)
@@ -186,7 +186,7 @@ def restore_beside(stack: Stack, moment: str, terminal: Terminal) -> None:
             )
         except DockerError:
             said = [last_lines(one.id, 4) for one in stack.containers(_SCRATCH)]
-            raise Refusal("\n".join(said)) from None
+            raise UserError("\n".join(said)) from None
     for one in stack.containers(_SCRATCH):
         say_found(docker_log(one.id, _LINES), terminal)
     terminal.say(

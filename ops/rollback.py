@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from host.commands import Refusal
+from host.commands import UserError
 from ops import lock, program
 from ops.images import Image, Images
 from ops.rollout import Rollout
@@ -43,11 +43,11 @@ def named(tag: str, images: Images) -> Image:
     """Return the image that TO names.
 
     Raises:
-        Refusal: There is none.
+        UserError: There is none.
     """
     image = images.find(images.reference(tag)) if tag in images.tags() else None
     if image is None:
-        raise Refusal(f"there is no version TO={tag}: {_choice(images.tags())}")
+        raise UserError(f"there is no version TO={tag}: {_choice(images.tags())}")
     return image
 
 
@@ -55,7 +55,7 @@ def before(base: Image, running: list[Container], images: Images) -> Image:
     """Return the image that the present one replaced.
 
     Raises:
-        Refusal: None is known.
+        UserError: None is known.
     """
     others = [images.find(one.image) for one in running if one.image != base.id]
     versions = sorted((other for other in others if other), key=lambda other: other.tag)
@@ -64,10 +64,10 @@ def before(base: Image, running: list[Container], images: Images) -> Image:
         return base if versions[-1].tag > base.tag else versions[-1]
     image = images.find(images.reference(base.replaces)) if base.replaces else None
     if image is None and base.replaces:
-        raise Refusal(gone(base.replaces, images.tags()))
+        raise UserError(gone(base.replaces, images.tags()))
     if image is None:
         others_left = [tag for tag in images.tags() if tag != base.tag]
-        raise Refusal(
+        raise UserError(
             f"nothing is known to have run before {base.name}: {_choice(others_left)}"
             if others_left
             else f"{base.name} is the first version here: there is nothing to go back to"

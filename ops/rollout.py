@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from host.commands import Refusal
+from host.commands import UserError
 from ops.docker import DockerError, compose, docker, inspect, last_exit_code, last_lines
 from ops.images import Image, Images
 from ops.masquerade import masquerade
@@ -22,7 +22,7 @@ _SETTLING_SECONDS = 0.5
 _BUSY = timedelta(seconds=10)
 
 
-class UnhealthyError(Refusal):
+class UnhealthyError(UserError):
     """A new replica is not what it should be: what is wrong, and its last words."""
 
     def __init__(self, what: str, last_words: str = "") -> None:
@@ -42,7 +42,7 @@ class Pace:
         """Read SURGE and DEPLOY_SECONDS.
 
         Raises:
-            Refusal: One of them is no positive number.
+            UserError: One of them is no positive number.
         """
         return cls(_positive("SURGE", 1), _positive("DEPLOY_SECONDS", _PATIENCE_SECONDS))
 
@@ -50,7 +50,7 @@ class Pace:
 def _positive(variable: str, default: int) -> int:
     value = os.environ.get(variable) or str(default)
     if not value.isascii() or not value.isdigit() or int(value) == 0:
-        raise Refusal(f"{variable}={value}: give a whole number from 1")
+        raise UserError(f"{variable}={value}: give a whole number from 1")
     return int(value)
 
 
@@ -72,20 +72,22 @@ class Rollout:
         """Refuse a rollout whose additional replicas do not fit this machine.
 
         Raises:
-            Refusal: They do not; the sentence has the arithmetic.
+            UserError: They do not; the sentence has the arithmetic.
         """
         extra = min(self._pace.surge, self._wanted)
         try:
             Budget.read(self._stack).check(self._wanted, extra=extra)
-        except Refusal as refusal:
+        except UserError as error:
             if lines := fitting(self._stack, self._wanted):
-                sentence = f"{refusal}. `make up` sizes what nobody has set: {', '.join(lines)}"
-                raise Refusal(sentence) from None
+                sentence = f"{error}. `make up` sizes what nobody has set: {', '.join(lines)}"
+                raise UserError(sentence) from None
             raise
 
     def is_stale(self, replica: Container, image: Image) -> bool:
         """Whether a replica runs another image, or was started with other settings."""
-        return replica.image != image.id or replica.settings != self._stack.settings[SERVICE]
+        return (
+            replica.image != image.id or replica.config_hash != self._stack.config_hashes[SERVICE]
+        )
 
     def stale(self, image: Image) -> list[Container]:
         """Return the replicas that a rollout of this image would replace."""
@@ -137,8 +139,8 @@ class Rollout:
             self._terminal.say(f"{error.what}: going back to {base.name}")
         try:
             self._replace(base, lambda one: one.image == image.id, watch=False)
-        except Refusal as second:
-            raise Refusal(
+        except UserError as second:
+            raise UserError(
                 f"{error}\nand {base.name} does not start any more either: {second}\n"
                 "Some replicas serve: see `make doctor`"
             ) from None
@@ -204,9 +206,9 @@ class Rollout:
             except (UnhealthyError, StopRequested):
                 self._remove(self._new_beside(known))
                 raise
-            except Refusal as refusal:
+            except UserError as error:
                 self._remove(self._new_beside(known))
-                raise UnhealthyError(f"no new replica starts: {refusal}") from None
+                raise UnhealthyError(f"no new replica starts: {error}") from None
             self._started.update(ids(fresh))
             step.found = f"{', '.join(one.name for one in fresh)} healthy"
 
@@ -260,7 +262,7 @@ class Rollout:
         left = {one.id for one in self._stack.replicas()}
         for one in containers:
             if one.id in left:
-                raise Refusal(f"{one.name} cannot be removed: try `docker rm --force {one.name}`")
+                raise UserError(f"{one.name} cannot be removed: try `docker rm --force {one.name}`")
 
 
 def _check_image(fresh: list[Container], image: Image) -> None:

@@ -7,7 +7,7 @@ with one try the other. Stopped half-way, nothing is broken and the next run fin
 import sys
 import time
 
-from host.commands import Refusal
+from host.commands import UserError
 from ops import lock, program
 from ops.docker import compose, docker
 from ops.stack import Stack, State, running
@@ -25,7 +25,7 @@ def rotate(terminal: Terminal) -> None:
     stack = Stack.read()
     with lock.held(stack, "change of the password"):
         if not any(one.state is State.HEALTHY for one in stack.containers("db")):
-            raise Refusal("the database does not run: `make up` first")
+            raise UserError("the database does not run: `make up` first")
         with terminal.step("making new passwords"):
             one_shot("secrets", "prepare")
         with terminal.step("teaching them to the database"):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from host.commands import Refusal, carried_out
+from host.commands import UserError, carried_out
 from ops.docker import docker
 from ops.images import Image, Images
 from ops.stack import Stack
@@ -80,12 +80,12 @@ def print_list() -> None:
     """Print the list for the image that Compose runs.
 
     Raises:
-        Refusal: There is none yet.
+        UserError: There is none yet.
     """
     images = Images(Stack.read())
     image = images.current()
     if image is None:
-        raise Refusal("there is no image yet: `make up` builds one")
+        raise UserError("there is no image yet: `make up` builds one")
     print(json.dumps(document(image, images.repository, datetime.now(UTC)), indent=2))
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from host.commands import Refusal
+from host.commands import UserError
 from ops.docker import compose, docker, inspect
 
 SERVICE = "api"
@@ -32,7 +32,7 @@ class Container:
     service: str
     number: int
     image: str
-    settings: str
+    config_hash: str
     state: State
     exit_code: int
     restarts: int
@@ -51,7 +51,7 @@ class Container:
             service=labels[f"{_LABEL}.service"],
             number=int(labels.get(f"{_LABEL}.container-number", 0)),
             image=found["Image"],
-            settings=labels.get(f"{_LABEL}.config-hash", ""),
+            config_hash=labels.get(f"{_LABEL}.config-hash", ""),
             state=_state(found["State"]),
             exit_code=found["State"]["ExitCode"],
             restarts=found["RestartCount"],
@@ -93,14 +93,14 @@ class Stack:
 
     project: str
     configuration: dict[str, Any]
-    settings: dict[str, str]
+    config_hashes: dict[str, str]
 
     @classmethod
     def read(cls) -> "Stack":
         """Ask Compose.
 
         Raises:
-            Refusal: It does not accept the configuration; its own words say why.
+            UserError: It does not accept the configuration; its own words say why.
         """
         try:
             resolved = compose("config", "--format=json")
@@ -109,11 +109,11 @@ class Stack:
             hashes = compose(
                 "--project-directory=.", "--file=-", "config", "--hash=*", stdin=resolved
             )
-        except Refusal as refusal:
-            raise Refusal(f"Compose refuses the configuration: {refusal}") from None
+        except UserError as error:
+            raise UserError(f"Compose refuses the configuration: {error}") from None
         configuration = json.loads(resolved)
-        settings = dict(line.split() for line in hashes.splitlines())
-        return cls(configuration["name"], configuration, settings)
+        config_hashes = dict(line.split() for line in hashes.splitlines())
+        return cls(configuration["name"], configuration, config_hashes)
 
     def service(self, name: str) -> dict[str, Any]:
         """Return a service's configuration."""
@@ -141,7 +141,7 @@ class Stack:
         for one in self.service("traefik")["ports"]:
             if one["target"] == port:
                 return one.get("host_ip", ""), int(one["published"])
-        raise Refusal(f"compose.yaml publishes no port of this machine for Traefik's {port}")
+        raise UserError(f"compose.yaml publishes no port of this machine for Traefik's {port}")
 
     def containers(self, service: str = "") -> list[Container]:
         """Return the containers of a service, or of all; `compose run` makes none of these."""

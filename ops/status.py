@@ -2,7 +2,7 @@
 
 import sys
 
-from host.commands import Refusal, carried_out
+from host.commands import UserError, carried_out
 from ops.docker import compose, inspect
 from ops.stack import Stack, State, ids, running
 
@@ -11,19 +11,19 @@ def lines(stack: Stack) -> list[str]:
     """Return the page's address, user and password, as the running stack has them.
 
     Raises:
-        Refusal: There is no page to look at.
+        UserError: There is no page to look at.
     """
     traefik = ids(running(stack.containers("traefik")))
     if not traefik:
-        raise Refusal("the stack does not run: `make up`")
+        raise UserError("the stack does not run: `make up`")
     # Of the container, since `make dev` turns it on without a word in .env.
     if "STATUS=on" not in inspect("container", *traefik)[0]["Config"]["Env"]:
-        raise Refusal(
+        raise UserError(
             "the status page is off: set STATUS=on and COMPOSE_PROFILES=metrics in .env, "
             "then `make up`"
         )
     if not any(one.state is State.HEALTHY for one in stack.containers("prometheus")):
-        raise Refusal("Prometheus, which has what the page shows, does not run: `make up`")
+        raise UserError("Prometheus, which has what the page shows, does not run: `make up`")
     _, port = stack.published(443)
     address = stack.domain if port == 443 else f"{stack.domain}:{port}"
     password = compose("run", "--rm", "--no-deps", "--no-TTY", "secrets", "status")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from host.commands import Refusal
+from host.commands import UserError
 from ops import deploy, dotenv, lock, memory, preflight, program
 from ops.docker import ROOT, DockerError, compose, docker, last_lines
 from ops.https import Endpoint
@@ -51,7 +51,7 @@ def up(terminal: Terminal) -> None:
             with terminal.step("starting the stack"):
                 start(stack, images, image, terminal)
                 await_steadiness(stack, restarts, terminal)
-        except Refusal:
+        except UserError:
             if image != images.current():
                 images.forget(image.tag)
             raise
@@ -137,12 +137,12 @@ def check_settings() -> None:
     """Let `secrets` judge DOMAIN and its like, before Compose stops what they have changed.
 
     Raises:
-        Refusal: It does not accept them; the sentence is its own.
+        UserError: It does not accept them; the sentence is its own.
     """
     try:
         compose("run", "--rm", "--no-deps", "--no-TTY", "secrets", merged=True)
     except DockerError as error:
-        raise Refusal(str(error)) from None
+        raise UserError(str(error)) from None
 
 
 def roll_out(
@@ -161,7 +161,7 @@ def start(stack: Stack, images: Images, image: Image, terminal: Terminal) -> Non
     """Start what does not run yet, with an image that Compose may not know of before it works.
 
     Raises:
-        Refusal: It fails; whatever did is quoted.
+        UserError: It fails; whatever did is quoted.
     """
     before = {one.service for one in running(stack.containers())}
     name = images.pointer if image == images.current() else images.reference(image.tag)
@@ -172,7 +172,7 @@ def start(stack: Stack, images: Images, image: Image, terminal: Terminal) -> Non
                 environment=environment,
                 given_up_by=terminal,
             )
-    except Refusal as refusal:
+    except UserError as error:
         containers = stack.containers()
         failed = failed_one_shots(stack, containers)
         if failed:
@@ -180,8 +180,8 @@ def start(stack: Stack, images: Images, image: Image, terminal: Terminal) -> Non
             begun = {one.service for one in running(containers)} - before
             if begun:
                 compose("stop", *sorted(begun))
-        said = "\n".join(failed) or unwell(containers) or f"the stack does not start: {refusal}"
-        raise Refusal(said) from None
+        said = "\n".join(failed) or unwell(containers) or f"the stack does not start: {error}"
+        raise UserError(said) from None
 
 
 def await_steadiness(stack: Stack, restarts: Mapping[str, int], terminal: Terminal) -> None:
@@ -193,13 +193,13 @@ def await_steadiness(stack: Stack, restarts: Mapping[str, int], terminal: Termin
         terminal: Who may give it up.
 
     Raises:
-        Refusal: Something crashes that has no health check to tell.
+        UserError: Something crashes that has no health check to tell.
     """
     while True:
         containers = [one for one in running(stack.containers()) if not one.is_checked]
         ill = [one for one in containers if one.restarts > restarts.get(one.id, 0)]
         if said := unwell(ill + [one for one in containers if one.state is State.CRASHING]):
-            raise Refusal(said)
+            raise UserError(said)
         latest = max((one.started for one in containers), default=datetime.now(UTC) - _STEADY)
         if latest <= datetime.now(UTC) - _STEADY:
             return
@@ -252,13 +252,15 @@ def await_answer(endpoint: Endpoint, terminal: Terminal, seconds: float = _ANSWE
         seconds: How long that may take.
 
     Raises:
-        Refusal: None does.
+        UserError: None does.
     """
     deadline = time.monotonic() + seconds
     while (status := endpoint.status("/readyz")) != 200:
         if time.monotonic() > deadline:
             answer = f"answers {status}" if status else "does not answer"
-            raise Refusal(f"everything runs, but {endpoint.url}/readyz {answer}: see `make doctor`")
+            raise UserError(
+                f"everything runs, but {endpoint.url}/readyz {answer}: see `make doctor`"
+            )
         terminal.checkpoint()
         time.sleep(0.1)
 

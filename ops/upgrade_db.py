@@ -9,7 +9,7 @@ import sys
 import time
 
 from host import images
-from host.commands import Refusal
+from host.commands import UserError
 from ops import backup, lock, program, restore
 from ops.docker import compose
 from ops.stack import SERVICE, Stack
@@ -20,7 +20,7 @@ def upgrade(terminal: Terminal) -> None:
     """Upgrade, if there is anything to upgrade.
 
     Raises:
-        Refusal: It cannot be done, or there is no way back: no fresh, proven backup.
+        UserError: It cannot be done, or there is no way back: no fresh, proven backup.
     """
     began = time.monotonic()
     stack = Stack.read()
@@ -31,7 +31,9 @@ def upgrade(terminal: Terminal) -> None:
             terminal.say(f"the database is of PostgreSQL {here}, as POSTGRES_IMAGE is")
             return
         if here > wanted:
-            raise Refusal(f"the database is of PostgreSQL {here}, POSTGRES_IMAGE only of {wanted}")
+            raise UserError(
+                f"the database is of PostgreSQL {here}, POSTGRES_IMAGE only of {wanted}"
+            )
         restore.step("proof")
         old = os.environ.get("FROM_IMAGE") or f"postgres:{here}"
         images.ensure([old])

@@ -19,7 +19,7 @@ from host import engine as host_engine
 from host import images, stand_in
 from host.commands import output
 from ops import preflight
-from ops.checks import world
+from ops.checks import network
 from ops.docker import docker, inspect
 from ops.finding import Facts, Finding, Level, bad, good, warning
 from ops.memory import MIB, Budget, fitting
@@ -176,8 +176,8 @@ def clock(facts: Facts) -> Finding:
     if error is not None:
         return good(f"kept by NTP, to within {error.total_seconds() * 1000:.0f} ms")
     way_out = "`timedatectl set-ntp true`, or install chrony"
-    server = world.directory(facts)
-    if facts.stack.domain == world.LOCALHOST:
+    server = network.directory(facts)
+    if facts.stack.domain == network.LOCALHOST:
         return warning("no NTP keeps it right", way_out)
     name = urlsplit(server).hostname
     off = seconds_off(server)

@@ -159,7 +159,7 @@ def settings(facts: Facts) -> Finding:
     changed = {
         one.service
         for one in running(facts.containers)
-        if one.settings != facts.stack.settings.get(one.service, one.settings)
+        if one.config_hash != facts.stack.config_hashes.get(one.service, one.config_hash)
     }
     if not changed:
         return good("everything runs with the present ones")

@@ -10,7 +10,7 @@ import pytest
 
 from host import checkout, compose, engine, images, stand_in
 from host.checkout import ROOT
-from host.commands import Refusal
+from host.commands import UserError
 
 
 def test_images_to_pull_are_those_that_nobody_builds(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_recipe_and_version_come_from_the_reference(
 
 def test_image_without_a_version_cannot_be_rebuilt() -> None:
     """`latest` says nothing about what to build."""
-    with pytest.raises(Refusal, match="names no version"):
+    with pytest.raises(UserError, match="names no version"):
         stand_in.split("postgres:latest")
 
 
@@ -145,7 +145,7 @@ def test_an_engine_before_start_interval_is_too_old(version: str, is_too_old: bo
 def test_an_engine_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a sentence, before anything is pulled."""
     monkeypatch.setattr(engine, "output", lambda *_: "24.0.9")
-    with pytest.raises(Refusal, match=r"24\.0\.9 is too old: Berth needs 25 or newer"):
+    with pytest.raises(UserError, match=r"24\.0\.9 is too old: Berth needs 25 or newer"):
         engine.ensure()
 
 
@@ -160,5 +160,5 @@ def test_compose_version_is_read_as_it_is_printed(printed: str, version: tuple[i
 def test_compose_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """2.23 misreads compose.yaml."""
     monkeypatch.setattr(compose, "output", lambda *_: "2.23.3")
-    with pytest.raises(Refusal, match=r"2\.23\.3 is too old: Berth needs 2\.24"):
+    with pytest.raises(UserError, match=r"2\.23\.3 is too old: Berth needs 2\.24"):
         compose.ensure()

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from host import images, registry, stand_in
-from host.commands import Refusal
+from host.commands import UserError
 from ops.checks import machine
 from ops.finding import Facts, Level
 from tests.ops.test_doctor import facts  # noqa: F401 - a fixture
@@ -100,7 +100,7 @@ def test_an_unknown_tag_is_an_error(port: int) -> None:
     """Though there is a recipe for it."""
     with serving(port):
         reference = f"127.0.0.1:{port}/haproxy:{version()}"
-        with pytest.raises(Refusal, match=f"{reference} cannot be pulled.* says: .*not found"):
+        with pytest.raises(UserError, match=f"{reference} cannot be pulled.* says: .*not found"):
             images.ensure([reference])
         assert not stand_in.is_here(reference)
 
@@ -109,7 +109,7 @@ def test_a_log_in_is_an_error(port: int) -> None:
     """Somebody else's image would come as a surprise."""
     file = "--env=REGISTRY_AUTH_HTPASSWD_PATH=/etc/docker/registry/htpasswd"
     log_in = (file, "--env=REGISTRY_AUTH_HTPASSWD_REALM=berth")
-    with serving(port, *log_in), pytest.raises(Refusal, match="no basic auth credentials"):
+    with serving(port, *log_in), pytest.raises(UserError, match="no basic auth credentials"):
         images.ensure([f"127.0.0.1:{port}/haproxy:{version()}"])
 
 
@@ -127,7 +127,7 @@ def test_a_log_in_is_an_error(port: int) -> None:
 )
 def test_a_limit_or_a_ban_is_an_error(status: int, body: bytes, says: str) -> None:
     """In the registry's words."""
-    with answering(status, body) as port, pytest.raises(Refusal, match=says):
+    with answering(status, body) as port, pytest.raises(UserError, match=says):
         images.ensure([f"127.0.0.1:{port}/haproxy:{version()}"])
 
 
@@ -163,7 +163,7 @@ def test_a_stand_in_is_marked_and_gives_way(
 
     # Who pulled from a registry is cut off, not without one.
     other = f"127.0.0.1:{port}/other/haproxy:{version()}"
-    with pytest.raises(Refusal, match=rf"{other} cannot be pulled: .*others came from there"):
+    with pytest.raises(UserError, match=rf"{other} cannot be pulled: .*others came from there"):
         images.ensure([reference, other])
     monkeypatch.setenv("HOST_PULL", "no")
     images.ensure([reference, other])
@@ -214,7 +214,7 @@ def test_a_pull_that_breaks_off_was_answered(
     docker.write_text(f"#!/bin/sh\necho '3.2.26: Pulling from haproxy'\necho '{words}' >&2\nexit 1")
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    with pytest.raises(Refusal, match="connection refused"):
+    with pytest.raises(UserError, match="connection refused"):
         registry.pull("registry.example/haproxy:3.2.26", seconds=30)
     docker.write_text(f"#!/bin/sh\necho '{words}' >&2\nexit 1")
     with pytest.raises(registry.Unreachable, match="connection refused"):
@@ -263,7 +263,7 @@ def test_a_newer_fix_may_stand_in_and_is_told(
 )
 def test_another_version_does_not_stand_in(reference: str, built: str) -> None:
     """A tag that was never published yields no image."""
-    with pytest.raises(Refusal, match=f"{reference} cannot be pulled, and no stand-in"):
+    with pytest.raises(UserError, match=f"{reference} cannot be pulled, and no stand-in"):
         stand_in.judge(reference, built)
 
 

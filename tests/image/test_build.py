@@ -12,7 +12,7 @@ import pytest
 from pip._internal.models.index import PyPI
 
 from host.app import default_python, own_build
-from host.commands import Refusal
+from host.commands import UserError
 from ops.docker import compose, docker
 from ops.images import Image, Images, new_tag
 from ops.stack import SERVICE, Stack
@@ -130,9 +130,9 @@ def test_workspace_of_uv(tmp_path: Path, build: Build) -> None:
 
     file = tmp_path / "backend/pyproject.toml"
     file.write_text(file.read_text().replace(SMALL, OLD))
-    with pytest.raises(Refusal, match=r"uv.lock does not fit pyproject.toml: run `uv lock`$"):
+    with pytest.raises(UserError, match=r"uv.lock does not fit pyproject.toml: run `uv lock`$"):
         build(tmp_path / "backend")
-    with pytest.raises(Refusal, match="in a folder above, start with `make up`"):
+    with pytest.raises(UserError, match="in a folder above, start with `make up`"):
         compose("--progress=plain", "build", "api", merged=True, quoted=200)
 
 
@@ -154,7 +154,7 @@ def test_lock_of_poetry(tmp_path: Path, build: Build) -> None:
     assert python(image, "import iniconfig, api.main as m; print(m.ANSWER)") == "42"
     (app / "pyproject.toml").write_text((app / "pyproject.toml").read_text().replace(SMALL, OLD))
     with pytest.raises(
-        Refusal, match=r"poetry.lock does not fit pyproject.toml: run `poetry lock`"
+        UserError, match=r"poetry.lock does not fit pyproject.toml: run `poetry lock`"
     ):
         build(app)
 
@@ -179,7 +179,7 @@ def test_requirements_with_hashes(tmp_path: Path, build: Build) -> None:
     pins = [line for line in text.splitlines() if "--hash" not in line]
     wrong = "".join(f"{line}\n" for line in pins if "==" in line)
     (app / "requirements.txt").write_text(f"{wrong}    --hash=sha256:{'0' * 64}\n")
-    with pytest.raises(Refusal, match="another one than the lock's hash says"):
+    with pytest.raises(UserError, match="another one than the lock's hash says"):
         build(app)
 
 
@@ -192,7 +192,7 @@ def test_pyproject_alone(tmp_path: Path, build: Build) -> None:
     assert python(build(app), newer) == "0.35.0"
     (app / "pyproject.toml").write_text(PYPROJECT.replace(SMALL, "uvicorn==0.20.0"))
     with pytest.raises(
-        Refusal, match=r"the app pins uvicorn 0.20.0, .* needs 0.30 or newer: .*on$"
+        UserError, match=r"the app pins uvicorn 0.20.0, .* needs 0.30 or newer: .*on$"
     ):
         build(app)
 
@@ -210,9 +210,9 @@ def test_dependency_that_has_to_be_compiled(tmp_path: Path, build: Build) -> Non
             "fast/fast.c": "int PyInit_fast;\n",
         },
     )
-    with pytest.raises(Refusal, match=r'fast.* has to be compiled .*APP_PACKAGES="gcc'):
+    with pytest.raises(UserError, match=r'fast.* has to be compiled .*APP_PACKAGES="gcc'):
         build(app)
-    with pytest.raises(Refusal, match="APP_PACKAGES: Debian has no package libnone1"):
+    with pytest.raises(UserError, match="APP_PACKAGES: Debian has no package libnone1"):
         build(app, APP_PACKAGES="libnone1")
     image = build(app, APP_PACKAGES="gcc libc6-dev")
     assert python(image, "from importlib.metadata import version; print(version('fast'))") == "1"
@@ -230,7 +230,9 @@ def test_other_python(tmp_path: Path, build: Build) -> None:
     )
     version = python(build(app), "import sys; print(sys.version_info[:2])")
     assert version == "(3, 13)"
-    with pytest.raises(Refusal, match=r"PYTHON_IMAGE has Python 3.14.\d+, .* asks for requires-py"):
+    with pytest.raises(
+        UserError, match=r"PYTHON_IMAGE has Python 3.14.\d+, .* asks for requires-py"
+    ):
         build(app, PYTHON_IMAGE="python:3.14.8-slim")
 
 
@@ -250,13 +252,13 @@ def test_dockerfile_of_its_own(tmp_path: Path, build: Build) -> None:
     assert python(image, "import main, uvicorn; print(main.ANSWER)") == "42"
     said = json.loads(python(image, SAYS_ALL))
     assert (said["folder"], said["user"], said["last"]) == ("/code", 10001, "/opt/berth")
-    with pytest.raises(Refusal, match=r"APP_DOCKERFILE is built first.*start with `make up`"):
+    with pytest.raises(UserError, match=r"APP_DOCKERFILE is built first.*start with `make up`"):
         compose("--progress=plain", "build", "api", merged=True, quoted=200)
-    with pytest.raises(Refusal, match="APP_DOCKERFILE=other: there is no such file in"):
+    with pytest.raises(UserError, match="APP_DOCKERFILE=other: there is no such file in"):
         build(app, APP_DOCKERFILE="other")
 
 
 def test_folder_that_is_not_there(tmp_path: Path, build: Build) -> None:
     """Before anything is built."""
-    with pytest.raises(Refusal, match=r"APP_DIR=.*: there is no such folder"):
+    with pytest.raises(UserError, match=r"APP_DIR=.*: there is no such folder"):
         build(tmp_path / "nowhere")

@@ -245,7 +245,7 @@ def test_the_99th_percentile_is_read_from_buckets(
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 LATELY, LONG_AGO = NOW - timedelta(minutes=9), NOW - timedelta(minutes=11)
 RUNS = Container(
-    id="a" * 64, name="berth-api-1", service="api", number=1, image="", settings="",
+    id="a" * 64, name="berth-api-1", service="api", number=1, image="", config_hash="",
     state=State.HEALTHY, exit_code=0, restarts=0, started=LONG_AGO, out_of_memory=False,
     complaint="",
 )  # fmt: skip

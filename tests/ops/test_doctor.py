@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from host.commands import Refusal
+from host.commands import UserError
 from ops import docker, doctor, preflight
-from ops.checks import data, machine, service, world
+from ops.checks import data, machine, network, service
 from ops.finding import Facts, Finding, good
 from ops.stack import Container, Stack, State
 
@@ -84,7 +84,7 @@ def short(found: Finding) -> str:
 )
 def test_a_domain_is_judged_against_its_address(facts: Facts, says: str) -> None:
     """A name for the world on the loopback interface waits for a certificate in vain."""
-    assert short(world.address(facts)).startswith(says)
+    assert short(network.address(facts)).startswith(says)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_domain_is_judged_against_its_address(facts: Facts, says: str) -> None
 )
 def test_an_authority_is_judged(facts: Facts, says: str) -> None:
     """For trying or for good, and whether it has an address to write to."""
-    assert short(world.authority(facts)).startswith(says)
+    assert short(network.authority(facts)).startswith(says)
 
 
 @pytest.mark.parametrize(
@@ -117,22 +117,22 @@ def test_addresses_are_judged_without_crying_wolf(
     facts: Facts, found: list[str], here: str, says: str
 ) -> None:
     """Behind a router's address translation, nothing can be told from here."""
-    assert short(world.judge(facts, found, here, "")).startswith(says)
+    assert short(network.judge(facts, found, here, "")).startswith(says)
 
 
 def test_this_machines_addresses_are_known(facts: Facts) -> None:
     """And the one that it sends from is among them."""
-    here = world.source_address()
+    here = network.source_address()
     if here:
-        assert world.is_local(here)
-        assert short(world.judge(facts, [here], here, "")).startswith("good")
-    assert not world.is_local("192.0.2.7")
+        assert network.is_local(here)
+        assert short(network.judge(facts, [here], here, "")).startswith("good")
+    assert not network.is_local("192.0.2.7")
 
 
 @pytest.mark.parametrize("facts", [{"DOMAIN": "nowhere.invalid"}], indirect=True)
 def test_a_name_that_nobody_has_is_not_good(facts: Facts) -> None:
     """Bad where a DNS server says so; where none answers, that is said."""
-    assert world.dns(facts).level != "good"
+    assert network.dns(facts).level != "good"
 
 
 @pytest.mark.parametrize("facts", [{"TRAEFIK_IMAGE": "traefik:v3.6.9"}], indirect=True)
@@ -234,7 +234,7 @@ def replica(number: int, state: State, complaint: str = "") -> Container:
         service="api",
         number=number,
         image="",
-        settings="",
+        config_hash="",
         state=state,
         exit_code=0,
         restarts=0,
@@ -269,7 +269,7 @@ def test_a_check_that_fails_is_a_line(facts: Facts) -> None:
     """And the others are carried out."""
 
     def refuses(_: Facts) -> Finding:
-        raise Refusal("the engine is away")
+        raise UserError("the engine is away")
 
     def breaks(_: Facts) -> Finding:
         raise ZeroDivisionError("by zero")

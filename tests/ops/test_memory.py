@@ -2,7 +2,7 @@
 
 import pytest
 
-from host.commands import Refusal
+from host.commands import UserError
 from ops.memory import MIB, VARIABLES, Budget, settings
 
 SMALL = Budget(
@@ -18,7 +18,7 @@ def test_what_fits_is_accepted() -> None:
 
 def test_what_does_not_fit_is_refused_with_the_arithmetic() -> None:
     """And with the largest number that does."""
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(UserError) as refused:
         SMALL.check(5)
     assert str(refused.value) == (
         "5 replicas do not fit this machine's memory: 5 times 256 MiB of api, 512 MiB of db, "
@@ -30,13 +30,13 @@ def test_what_does_not_fit_is_refused_with_the_arithmetic() -> None:
 
 def test_replicas_that_a_deploy_adds_count() -> None:
     """Four fit, but not with a fifth beside them."""
-    with pytest.raises(Refusal, match=r"during a deploy with SURGE=1: 5 times .*fits is 3"):
+    with pytest.raises(UserError, match=r"during a deploy with SURGE=1: 5 times .*fits is 3"):
         SMALL.check(4, extra=1)
 
 
 def test_four_workers_of_a_gigabyte_do_not_fit_three() -> None:
     """The deployment guide's own example."""
-    with pytest.raises(Refusal, match="The most that fits is 2"):
+    with pytest.raises(UserError, match="The most that fits is 2"):
         Budget(machine=3072 * MIB, replica=1024 * MIB, others={}).check(4)
 
 
@@ -96,7 +96,7 @@ def test_limits_that_somebody_has_set_are_left_alone() -> None:
 def test_machine_too_small_for_the_least_is_refused_with_the_arithmetic() -> None:
     """Nothing is written down that cannot work."""
     assert usual(512).fitting(2, VARIABLES) == {}
-    with pytest.raises(Refusal, match="2 replicas do not fit"):
+    with pytest.raises(UserError, match="2 replicas do not fit"):
         usual(512).check(2)
 
 

@@ -3,14 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from host.commands import Refusal
+from host.commands import UserError
 from ops import preflight
 
 
 def test_a_full_disk_is_refused_with_the_figures(tmp_path: Path) -> None:
     """What is free, and what is needed."""
     preflight.check_disk(tmp_path, needed=1)
-    with pytest.raises(Refusal, match=r"has \d+\.\d GB free and a start needs 1000000000\.0"):
+    with pytest.raises(UserError, match=r"has \d+\.\d GB free and a start needs 1000000000\.0"):
         preflight.check_disk(tmp_path, needed=10**18)
 
 
@@ -30,13 +30,13 @@ def test_a_ca_certificate_that_traefik_could_not_use_is_refused(
     if content is not None:
         file.write_text(content)
         file.chmod(mode)
-    with pytest.raises(Refusal, match=f"ACME_CA_CERTIFICATE={file}: .*{says}"):
+    with pytest.raises(UserError, match=f"ACME_CA_CERTIFICATE={file}: .*{says}"):
         preflight.check_certificate(file)
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
     """192.0.2.1 is nobody's: it is kept for documentation."""
-    with pytest.raises(Refusal, match=r"BIND_ADDRESS=192\.0\.2\.1"):
+    with pytest.raises(UserError, match=r"BIND_ADDRESS=192\.0\.2\.1"):
         preflight.check_port("HTTP_PORT", "192.0.2.1", 80, "berth")
 
 
@@ -44,5 +44,5 @@ def test_a_port_that_a_program_has_is_refused_by_its_name() -> None:
     """So that one knows what to stop."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        with pytest.raises(Refusal, match=rf"HTTP_PORT={port}: py\S+ \(process \d+\) has"):
+        with pytest.raises(UserError, match=rf"HTTP_PORT={port}: py\S+ \(process \d+\) has"):
             preflight.check_port("HTTP_PORT", "127.0.0.1", port, "berth")

@@ -1,6 +1,6 @@
 import pytest
 
-from host.commands import Refusal
+from host.commands import UserError
 from ops import deploy, program
 from ops.rollout import Pace
 
@@ -19,7 +19,7 @@ def test_migrations_are_read_from_what_alembic_says() -> None:
 def test_a_surge_that_is_no_number_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sentence names the variable."""
     monkeypatch.setenv("SURGE", value)
-    with pytest.raises(Refusal, match=f"SURGE={value}"):
+    with pytest.raises(UserError, match=f"SURGE={value}"):
         Pace.from_environment()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from host.commands import Refusal
+from host.commands import UserError
 from ops import lock
 from ops.stack import Stack
 from tests.stack.stack import CHECKOUT, copy_of_repository, docker, poll
@@ -59,7 +59,7 @@ def test_two_clones_exclude_each_other_and_two_projects_do_not(image: str, tmp_p
     """The one who comes second is told who is at work; the doctor sees its own project's only."""
     with held_elsewhere(image, copy_of_repository(tmp_path)) as process:
         with (
-            pytest.raises(Refusal, match=rf"a deploy by .* \(process {process.pid}\), since"),
+            pytest.raises(UserError, match=rf"a deploy by .* \(process {process.pid}\), since"),
             lock.held(stack(PROJECT, image), "start"),
         ):
             pass
@@ -84,7 +84,7 @@ def test_lock_of_who_was_killed_is_free_and_has_a_note(image: str, tmp_path: Pat
 def test_lock_that_cannot_be_made_is_no_lock() -> None:
     """A sentence says what is missing, in the engine's own words."""
     with (
-        pytest.raises(Refusal, match=rf"{PROJECT} cannot be had: .*berth-test-none"),
+        pytest.raises(UserError, match=rf"{PROJECT} cannot be had: .*berth-test-none"),
         lock.held(stack(PROJECT, "berth-test-none:1"), "start"),
     ):
         pass
