@@ -1,6 +1,6 @@
 """The example with endpoints that take their time, tell what they believe, or do harm.
 
-As a program it is Berth's server with that app, and less patience: as it is in tests/app, and by
+As a program it is Berth's server with that app, and less patience: as it is in tests/berth, and by
 tests/stack/compose.faults.yaml in a stack's containers.
 """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.app.programs import Server
+from tests.berth.programs import Server
 
 # For each operation and way of making cases; a deep run takes more.
 EXAMPLES = os.environ.get("EXAMPLES", "500")

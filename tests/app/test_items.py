@@ -3,7 +3,7 @@ import uuid
 import pytest
 import requests
 
-from tests.app.programs import Server
+from tests.berth.programs import Server
 
 NOBODY = uuid.UUID(int=1)
 

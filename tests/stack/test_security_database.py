@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.postgres import image
+from tests.berth.postgres import image
 from tests.stack import hostile
 from tests.stack.stack import REPOSITORY, Stack, docker, poll, running
 from tests.stack.writer import writing

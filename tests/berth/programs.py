@@ -13,7 +13,7 @@ from typing import Self
 
 import requests
 
-from tests.app.postgres import ROOT
+from tests.berth.postgres import ROOT
 from tests.ports import free_port
 
 Environment = dict[str, str]

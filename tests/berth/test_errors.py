@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.app.programs import Environment, Server, eventually
+from tests.berth.programs import Environment, Server, eventually
 
 PERSONAL = "Ada Lovelace, born 1815"
 TOKEN = "token-that-nobody-may-see"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.app.postgres import Postgres
-from tests.app.programs import Environment, Server, eventually
+from tests.berth.postgres import Postgres
+from tests.berth.programs import Environment, Server, eventually
 
 DRIVERS = ("/asyncpg", "/sqlalchemy-async", "/sqlalchemy-psycopg")
 HOST = {"Host": "shop.example"}

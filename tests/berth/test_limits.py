@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 
 from berth.limits import LimitsMiddleware
 from berth.websockets import BoundedWebSocket
-from tests.app.programs import Environment, Server, eventually
+from tests.berth.programs import Environment, Server, eventually
 from tests.ports import free_port
 
 LIMIT = 4

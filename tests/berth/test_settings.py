@@ -1,6 +1,6 @@
 import pytest
 
-from tests.app.programs import Environment, run
+from tests.berth.programs import Environment, run
 
 BAD = {
     "PORT": "http",

@@ -12,7 +12,7 @@ import pytest
 import requests
 from websockets.sync.client import connect
 
-from tests.app.programs import Environment, Server, eventually
+from tests.berth.programs import Environment, Server, eventually
 from tests.ports import free_port
 
 COUNT = 3

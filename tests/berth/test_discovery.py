@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.postgres import ROOT
+from tests.berth.postgres import ROOT
 
 APP = "from fastapi import FastAPI\napp = FastAPI(title='{}')\n"
 FACTORY = "from fastapi import FastAPI\ndef create_app():\n    return FastAPI(title='made')\n"

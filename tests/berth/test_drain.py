@@ -8,7 +8,7 @@ import requests
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.app.programs import Environment, Server, eventually
+from tests.berth.programs import Environment, Server, eventually
 from tests.ports import free_port
 
 SLOW = "tests.faults"

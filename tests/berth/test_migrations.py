@@ -11,8 +11,8 @@ from sqlalchemy import create_mock_engine
 from sqlalchemy.engine.mock import MockConnection
 
 from app.items.models import metadata
-from tests.app.postgres import ROOT, Postgres
-from tests.app.programs import Environment, eventually, migrate, run
+from tests.berth.postgres import ROOT, Postgres
+from tests.berth.programs import Environment, eventually, migrate, run
 
 SCHEMA = """
 SELECT 'column', table_name, column_name, data_type, is_nullable, column_default

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.app.postgres import Postgres
-from tests.app.programs import Server, eventually
+from tests.berth.postgres import Postgres
+from tests.berth.programs import Server, eventually
 
 Fault = Callable[[Postgres], None]
 

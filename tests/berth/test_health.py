@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.postgres import Postgres
-from tests.app.programs import Environment, Server, eventually, migrate
+from tests.berth.postgres import Postgres
+from tests.berth.programs import Environment, Server, eventually, migrate
 
 
 def test_a_replica_says_that_it_lives_and_who_it_is(migrated: Environment, log: Path) -> None:

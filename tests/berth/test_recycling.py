@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from berth.recycling import Turns
-from tests.app.programs import Environment, Server, eventually
+from tests.berth.programs import Environment, Server, eventually
 
 REQUESTS = 30
 
