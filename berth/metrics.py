@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import threading
+from collections import deque
 from collections.abc import Awaitable, Iterable
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 # What a client makes up must not become a label.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+# How far back the doctor looks, who need not have a Prometheus that remembers.
+RECENT_SECONDS = 120
 
 
 class Metrics:
@@ -63,6 +66,11 @@ class Metrics:
 
         self._processes = gauge("http_server_processes", "Processes that serve")
         self._active = gauge("http_server_active_requests", "Requests that are not yet answered")
+        self._recent = gauge("http_server_recent_requests", "Requests of the last two minutes")
+        self._recent_5xx = gauge("http_server_recent_failures", "Those that were answered by a 5xx")
+        # How many there had been by then: requests and failures, of each of the last seconds.
+        self._counts = [0, 0]
+        self._past = deque([(0, 0)], maxlen=RECENT_SECONDS)
         Gauge(
             "app_info",
             "What this replica runs",
@@ -84,11 +92,18 @@ class Metrics:
             if method == key[0]:
                 self._series[key] = series
         series.observe(seconds)
+        self._counts[0] += 1
+        self._counts[1] += status >= 500
 
     def sample(self) -> None:
         """Take down what changes all the while; to be called about every second."""
         self._active.set(self.active)
         self._processes.set(1)
+        requests, failures = self._counts
+        before, failures_before = self._past[0]
+        self._recent.set(requests - before)
+        self._recent_5xx.set(failures - failures_before)
+        self._past.append((requests, failures))
 
     def serve(self) -> None:
         """Answer scrapes, from a thread: also while the event loop is blocked."""

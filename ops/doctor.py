@@ -34,6 +34,7 @@ RUNNING: dict[str, Check] = {
     "start": service.one_shots,
     "services": service.services,
     "replicas": service.replicas,
+    "answers": service.answers,
     "restarts": service.restarts,
     "version": service.rollout,
     "settings": service.settings,

@@ -12,6 +12,17 @@ from ops.stack import SERVICE, Container, State, running
 CRASHES = 3
 # What Python says when the health check ends a replica that hung, before where its threads stood.
 _HUNG = "Fatal Python error: Aborted"
+# What its metrics count, with names of Berth's; and fewer than so many tell nothing.
+_RECENT = ("http_server_recent_requests", "http_server_recent_failures")
+_TELLING = 5
+# Without an interpreter to start, which would take of the replica's memory.
+_ANSWERS = r"""
+exec 3<> /dev/tcp/127.0.0.1/9000
+printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
+while read -r name count; do
+    if [[ $name == http_server_recent_* ]]; then echo "$name $count"; fi
+done <&3
+"""
 
 
 def never_started(facts: Facts) -> Finding:
@@ -43,6 +54,25 @@ def _illness(one: Container) -> str:
     if one.state is State.UNHEALTHY and not one.complaint:
         return "hangs, and is about to be ended"
     return f"{one.state}{one.complaint}"
+
+
+def answers(facts: Facts) -> Finding:
+    """No replica that is ready fails most of what it is asked."""
+    total = failed = 0
+    ill = []
+    for one in facts.running(SERVICE):
+        if one.state is State.HEALTHY:
+            told = docker("exec", one.id, "bash", "-c", _ANSWERS)
+            counts = {name: round(float(n)) for name, n in map(str.split, told.splitlines())}
+            requests, failures = (counts.get(name, 0) for name in _RECENT)
+            if requests >= _TELLING and failures > requests / 2:
+                ill.append(f"{one.name} is not well: {failures} of {requests} were answered by 5xx")
+            total += requests
+            failed += failures
+    if ill:
+        says = f"in the last two minutes {', '.join(ill)}"
+        return bad(says, "`docker compose logs api` says why")
+    return good(f"{failed} of {total} were 5xx in the last two minutes")
 
 
 def restarts(facts: Facts) -> Finding:

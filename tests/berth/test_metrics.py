@@ -9,6 +9,8 @@ from uuid import uuid4
 import pytest
 import requests
 
+from berth.metrics import RECENT_SECONDS, Metrics
+from berth.settings import load_settings
 from tests.berth.programs import Environment, Server, eventually
 
 COUNT = "http_server_request_duration_seconds_count"
@@ -96,6 +98,31 @@ def test_requests_in_hand_are_told_while_the_loop_is_free(server: Server) -> Non
     eventually(lambda: server.metrics()["http_server_active_requests"] == 1, "one active request")
     asking.join()
     eventually(lambda: server.metrics()["http_server_active_requests"] == 0, "none")
+
+
+def test_failures_of_the_last_minutes_are_told(migrated: Environment, log: Path) -> None:
+    """By all processes together, to whoever has no Prometheus that remembers."""
+    with Server(migrated, log, "tests.faults", API_WORKERS="2") as server:
+        server.ready()
+        for number in range(10):
+            server.post("/bug", "text") if number < 7 else server.get("/items")
+
+        def told() -> list[float | None]:
+            found = server.metrics()
+            return [found.get(f"http_server_recent_{name}") for name in ("requests", "failures")]
+
+        eventually(lambda: told() == [10, 7], "ten requests, seven of which failed")
+
+
+def test_what_was_long_ago_is_not_recent() -> None:
+    metrics = Metrics(load_settings({}))
+    scope = {"method": "GET"}
+    for second in range(RECENT_SECONDS + 1):
+        metrics.observe(scope, 200 if second else 500, 0.1)
+        metrics.sample()
+    read = metrics.exposed.get_sample_value
+    assert read("http_server_recent_failures") == 0
+    assert read("http_server_recent_requests") == RECENT_SECONDS
 
 
 def test_a_blocked_event_loop_still_gives_metrics(migrated: Environment, log: Path) -> None:

@@ -265,6 +265,29 @@ def test_hung_and_unready_replicas_are_told_apart(facts: Facts) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        (
+            "http_server_recent_failures 6.0\nhttp_server_recent_requests 11.0",
+            "bad in the last two minutes api-1 is not well: 6 of 11 were answered by 5xx",
+        ),
+        ("http_server_recent_requests 12.0\nhttp_server_recent_failures 6.0", "good 6 of 12 were"),
+        ("http_server_recent_requests 4.0\nhttp_server_recent_failures 4.0", "good 4 of 4 were"),
+        ("", "good 0 of 0 were 5xx in the last two minutes"),  # an older Berth's
+    ],
+)
+def test_a_replica_that_fails_most_requests_is_not_well(
+    facts: Facts, told: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However ready it says that it is; a few requests tell nothing."""
+    monkeypatch.setattr(service, "docker", lambda *_: told)
+    replicas = [replica(1, State.HEALTHY), replica(2, State.UNHEALTHY)]
+    found = service.answers(replace(facts, containers=replicas))
+    assert short(found).startswith(says)
+    assert found.level == "good" or "docker compose logs api" in found.way_out
+
+
 def test_a_check_that_fails_is_a_line(facts: Facts) -> None:
     """And the others are carried out."""
 
