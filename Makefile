@@ -4,7 +4,7 @@
 # environment: neither make nor a shell looks for $(…) in it.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
 	$(eval override export $(name) := $$(value $(name)))))
-.PHONY: help up down dev revision run shell deploy rollback doctor advise status backup verify-backup restore upgrade-db rotate-secrets sbom test chaos bench check
+.PHONY: help up down dev revision run shell psql logs deploy rollback doctor advise status backup verify-backup restore upgrade-db rotate-secrets sbom test chaos bench check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,12 @@ run: ## Run a command with the app's image and environment: make run CMD="python
 
 shell: ## Open a shell with the app's image and environment
 	@docker compose run --rm --no-deps api python -m _berth.run bash
+
+psql: ## Open a prompt in the app's database, or run SQL="select 1", as the schema's owner
+	@python3 -m ops.psql
+
+logs: ## Follow what all say, or SERVICE=api, of the last ten minutes on or SINCE=2h
+	@docker compose logs --follow --since="$${SINCE:-10m}" -- $${SERVICE:+"$$SERVICE"}
 
 deploy: ## Build this tree and roll it out without losing a request
 	@python3 -m host

@@ -52,9 +52,32 @@ def test_message_of_a_revision_is_text(folder: Path) -> None:
     assert arguments[-2:] == ["--message", HOSTILE]
 
 
+def test_command_to_run_is_read_by_the_shell_in_the_container(folder: Path) -> None:
+    """As it stands, quotes and all; none here looks into it."""
+    arguments, _ = called(folder, "run", "CMD")
+    assert arguments[-4:] == ["_berth.run", "sh", "-c", HOSTILE]
+
+
+def test_shell_is_one_in_a_container(folder: Path) -> None:
+    """Whatever else is given."""
+    arguments, _ = called(folder, "shell", "CMD")
+    assert arguments[-2:] == ["_berth.run", "bash"]
+
+
+@pytest.mark.parametrize("variable", ["SERVICE", "SINCE"])
+def test_whose_logs_and_since_when_is_text(folder: Path, variable: str) -> None:
+    """One argument each; a service is not taken for an option."""
+    arguments, _ = called(folder, "logs", variable)
+    given = {
+        "SERVICE": ["--since=10m", "--", HOSTILE],
+        "SINCE": [f"--since={HOSTILE}", "--"],
+    }
+    assert arguments == ["compose", "logs", "--follow", *given[variable]]
+
+
 @pytest.mark.parametrize(
     ("target", "variable"),
-    [("rollback", "TO"), ("restore", "TO"), ("bench", "PEERS"), ("up", "DOMAIN")],
+    [("rollback", "TO"), ("restore", "TO"), ("bench", "PEERS"), ("up", "DOMAIN"), ("psql", "SQL")],
 )
 def test_other_variables_are_text_as_well(folder: Path, target: str, variable: str) -> None:
     """Their programs find them in the environment."""
