@@ -9,7 +9,7 @@ import sys
 from host.commands import UserError, carried_out
 from ops import usage
 from ops.advice import Usage, advise, summary
-from ops.finding import Facts
+from ops.facts import Facts
 from ops.prometheus import Prometheus
 from ops.stack import SERVICE
 

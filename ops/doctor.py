@@ -13,7 +13,8 @@ from dataclasses import asdict
 from host.commands import UserError
 from ops import docker
 from ops.checks import data, machine, network, service
-from ops.finding import Facts, Finding, Level, bad, warning
+from ops.facts import Facts
+from ops.finding import Finding, Level, bad, warning
 
 Check = Callable[[Facts], Finding]
 

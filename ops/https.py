@@ -3,11 +3,16 @@
 import http.client
 import socket
 import ssl
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from host.commands import UserError
+from ops.terminal import Terminal
+
 _SECONDS = 5
+_POLL_SECONDS = 0.1
 _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 TRAEFIK_DEFAULT = "TRAEFIK DEFAULT CERT"
 
@@ -51,6 +56,26 @@ class Endpoint:
         """
         with self.connect(_trusting_all()) as connection:
             return connection.getpeercert(binary_form=True) or b""
+
+    def await_ready(self, terminal: Terminal, seconds: float) -> None:
+        """Return once a replica answers through Traefik.
+
+        Args:
+            terminal: Who may give it up.
+            seconds: How long that may take.
+
+        Raises:
+            UserError: None does.
+        """
+        deadline = time.monotonic() + seconds
+        while (status := self.status("/readyz")) != 200:
+            if time.monotonic() > deadline:
+                answer = f"answers {status}" if status else "does not answer"
+                raise UserError(
+                    f"everything runs, but {self.url}/readyz {answer}: see `make doctor`"
+                )
+            terminal.checkpoint()
+            time.sleep(_POLL_SECONDS)
 
     def status(self, path: str) -> int:
         """Return the status of the answer to a GET, 0 if there is none."""

@@ -78,6 +78,13 @@ def from_inspect(found: dict[str, Any], repository: str) -> Image:
     )
 
 
+def change(before: Image, after: Image) -> str:
+    """Say what became of a version."""
+    if before.id == after.id:
+        return f"all of them {after.name} with the present settings"
+    return f"{before.name} → {after.name}"
+
+
 def tags_in(references: list[str], repository: str) -> list[str]:
     """Return the immutable tags of a repository among image references, the newest first."""
     found = (one.rpartition(":") for one in references)
@@ -148,6 +155,12 @@ class Images:
         if image is None:
             raise UserError(f"the build ended well but left no image {self.reference(tag)}")
         return image
+
+    def build_tree(self, replaces: Image | None, terminal: Terminal) -> Image:
+        """Build this tree's image under a tag that says when it was built and of which commit."""
+        tag = new_tag(datetime.now(UTC), self.source)
+        with terminal.step(f"building {tag}"):
+            return self.build(tag, replaces=replaces.tag if replaces else "", terminal=terminal)
 
     def ready_build(self, terminal: Terminal) -> dict[str, Any]:
         """Return what Compose is to build: what it resolved, with what it cannot see.

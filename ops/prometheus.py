@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ops.docker import docker
-from ops.finding import Facts
+from ops.facts import Facts
 
 SERVICE = "prometheus"
 

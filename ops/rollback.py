@@ -9,8 +9,9 @@ import time
 
 from host.commands import UserError
 from ops import lock, program
-from ops.images import Image, Images
+from ops.images import Image, Images, change
 from ops.rollout import Rollout
+from ops.service import Service
 from ops.stack import Container, Stack
 from ops.terminal import Terminal
 
@@ -21,7 +22,7 @@ def rollback(terminal: Terminal) -> None:
     stack = Stack.read()
     with lock.held(stack, "rollback") as held:
         images = Images(stack)
-        service = program.Service.find(stack, images, held)
+        service = Service.find(stack, images, held)
         base = service.image
         rollout = Rollout(stack, images, terminal, service.replicas)
         rollout.check_memory()
@@ -34,7 +35,7 @@ def rollback(terminal: Terminal) -> None:
         rollout.to(image, base=base)
         images.prune()
         terminal.say(
-            f"{service.count}: {program.change(base, image)}; the schema stays as it is; "
+            f"{service.count}: {change(base, image)}; the schema stays as it is; "
             f"{time.monotonic() - began:.1f} s in all"
         )
 

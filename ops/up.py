@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from host.commands import UserError
-from ops import deploy, dotenv, lock, memory, preflight, program
-from ops.docker import ROOT, DockerError, compose, docker, last_lines
+from ops import dotenv, lock, memory, one_shots, preflight, program
+from ops.docker import ROOT, compose, docker, last_lines
 from ops.https import Endpoint
-from ops.images import Image, Images, new_tag
+from ops.images import Image, Images
 from ops.masquerade import masquerade
 from ops.rollout import Rollout
+from ops.service import Service
 from ops.stack import Container, Stack, State, running
 from ops.terminal import Terminal
 
@@ -41,7 +42,7 @@ def up(terminal: Terminal) -> None:
     preflight.check(stack)
     with lock.held(stack, "start") as held:
         images = Images(stack)
-        check_settings()
+        one_shots.check_settings()
         image = choose_image(stack, images, terminal)
         current = images.current()
         if running(stack.replicas()) and (image == current or not (current and current.has_berth)):
@@ -59,8 +60,8 @@ def up(terminal: Terminal) -> None:
         restart_outdated(stack, terminal)
         endpoint = Endpoint(stack.domain, *stack.published(443))
         with terminal.step(f"asking {endpoint.url}"):
-            await_answer(endpoint, terminal)
-        service = program.Service.find(stack, images, held)
+            endpoint.await_ready(terminal, _ANSWER_SECONDS)
+        service = Service.find(stack, images, held)
     terminal.say(
         f"{endpoint.url} answers from {service.count} of {service.image.name}; "
         f"{time.monotonic() - began:.1f} s in all"
@@ -91,7 +92,7 @@ def choose_image(stack: Stack, images: Images, terminal: Terminal) -> Image:
     # One without a tag of ours was built by Compose alone, and has not served yet.
     if current and current.has_berth and current.tag and not has_failed(stack):
         return current
-    image = build(images, current, terminal)
+    image = images.build_tree(current, terminal)
     if current and current.tag and image.has_content_of(current):
         images.forget(image.tag)
         return current
@@ -120,40 +121,15 @@ def has_failed(stack: Stack) -> bool:
     )
 
 
-def build(images: Images, replaces: Image | None, terminal: Terminal) -> Image:
-    """Build this tree's version."""
-    tag = new_tag(datetime.now(UTC), images.source)
-    with terminal.step(f"building {tag}"):
-        return images.build(tag, replaces=replaces.tag if replaces else "", terminal=terminal)
-
-
-def ensure_image(images: Images, terminal: Terminal) -> None:
-    """Build the first image, where there is none yet."""
-    if not images.current():
-        images.point_at(build(images, None, terminal))
-
-
-def check_settings() -> None:
-    """Let `secrets` judge DOMAIN and its like, before Compose stops what they have changed.
-
-    Raises:
-        UserError: It does not accept them; the sentence is its own.
-    """
-    try:
-        compose("run", "--rm", "--no-deps", "--no-TTY", "secrets", merged=True)
-    except DockerError as error:
-        raise UserError(str(error)) from None
-
-
 def roll_out(
     stack: Stack, images: Images, image: Image, terminal: Terminal, held: lock.Lock
 ) -> None:
     """Apply changed settings to replicas that serve; Compose would stop them all first."""
-    service = program.Service.find(stack, images, held)
+    service = Service.find(stack, images, held)
     rollout = Rollout(stack, images, terminal, service.replicas)
     if rollout.stale(image):
         rollout.check_memory()
-        deploy.migrate(images, image, terminal)
+        one_shots.migrate(images, image, terminal)
         rollout.to(image, base=service.image)
 
 
@@ -241,28 +217,6 @@ def unwell(containers: list[Container]) -> str:
             what = f"crashed {times}" if one.restarts else f"is {one.state}"
             return f"{one.name} {what}{one.complaint}, its last words:\n  {last_lines(one.id)}"
     return ""
-
-
-def await_answer(endpoint: Endpoint, terminal: Terminal, seconds: float = _ANSWER_SECONDS) -> None:
-    """Return once a replica answers through Traefik.
-
-    Args:
-        endpoint: Where.
-        terminal: Who may give it up.
-        seconds: How long that may take.
-
-    Raises:
-        UserError: None does.
-    """
-    deadline = time.monotonic() + seconds
-    while (status := endpoint.status("/readyz")) != 200:
-        if time.monotonic() > deadline:
-            answer = f"answers {status}" if status else "does not answer"
-            raise UserError(
-                f"everything runs, but {endpoint.url}/readyz {answer}: see `make doctor`"
-            )
-        terminal.checkpoint()
-        time.sleep(0.1)
 
 
 if __name__ == "__main__":

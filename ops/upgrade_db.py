@@ -10,7 +10,7 @@ import time
 
 from host import images
 from host.commands import UserError
-from ops import backup, lock, program, restore
+from ops import backups, lock, program, recovery
 from ops.docker import compose
 from ops.stack import SERVICE, Stack
 from ops.terminal import Terminal
@@ -24,9 +24,9 @@ def upgrade(terminal: Terminal) -> None:
     """
     began = time.monotonic()
     stack = Stack.read()
-    backup.require(stack)
+    backups.require(stack)
     with lock.held(stack, "upgrade"):
-        here, wanted = (int(one) for one in restore.step("versions").split()[-2:])
+        here, wanted = (int(one) for one in recovery.step("versions").split()[-2:])
         if here == wanted:
             terminal.say(f"the database is of PostgreSQL {here}, as POSTGRES_IMAGE is")
             return
@@ -34,10 +34,10 @@ def upgrade(terminal: Terminal) -> None:
             raise UserError(
                 f"the database is of PostgreSQL {here}, POSTGRES_IMAGE only of {wanted}"
             )
-        restore.step("proof")
+        recovery.step("proof")
         old = os.environ.get("FROM_IMAGE") or f"postgres:{here}"
         images.ensure([old])
-        restore.confirm(stack, f"in PostgreSQL {wanted} instead of {here}")
+        recovery.confirm(stack, f"in PostgreSQL {wanted} instead of {here}")
         before = {"POSTGRES_IMAGE": old}
 
         def prepare() -> None:
@@ -46,13 +46,13 @@ def upgrade(terminal: Terminal) -> None:
             with terminal.step(f"dumping PostgreSQL {here} into {wanted}"):
                 alone = {**before, "POSTGRES_LISTEN": "127.0.0.1"}
                 compose("up", "--detach", "--wait", "--no-deps", "db", environment=alone)
-                found = restore.step("upgrade", terminal=terminal)
-            restore.say_found(found, terminal)
+                found = recovery.step("upgrade", terminal=terminal)
+            recovery.say_found(found, terminal)
 
-        restore.change_places(stack, prepare, terminal, old=before)
+        recovery.change_places(stack, prepare, terminal, old=before)
         # To its backups it is another database.
         os.environ["ANEW"] = "yes"
-        backup.run("base")
+        backups.run("base")
         terminal.say(f"PostgreSQL {here} → {wanted}, {time.monotonic() - began:.1f} s in all")
 
 

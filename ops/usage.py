@@ -11,7 +11,7 @@ from typing import Any
 from ops.advice import Service, Usage
 from ops.checks import data, service
 from ops.docker import DockerError, docker
-from ops.finding import Facts
+from ops.facts import Facts
 from ops.memory import Budget, limit
 from ops.prometheus import Prometheus
 from ops.stack import SERVICE, ids, running

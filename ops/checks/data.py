@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ops import backup
+from ops import backups as services
 from ops.docker import DockerError, docker
-from ops.finding import Facts, Finding, bad, good, warning
+from ops.facts import Facts
+from ops.finding import Finding, bad, good, warning
 from ops.stack import SERVICE
 
 _FULL = 0.8
@@ -152,7 +153,7 @@ def queries(facts: Facts) -> Finding:
 
 def backups(facts: Facts) -> Finding:
     """The data is copied as it is written, and a restore of it was proven not long ago."""
-    wanted = backup.wanted(facts.stack)
+    wanted = services.wanted(facts.stack)
     if not wanted:
         says = "none are kept: this disk has the only copy of the data"
         return warning(says, "set BACKUP_DIR in .env, then `make up`")
@@ -170,10 +171,10 @@ def backups(facts: Facts) -> Finding:
             told.append(docker("exec", found[0].id, *command))
         except DockerError as error:
             return bad(str(error), f"`docker compose logs {service}`; it is tried again by itself")
-    if not facts.running(backup.PROOF):
-        return bad(f"{backup.PROOF} does not run", "`make up`")
+    if not facts.running(services.PROOF):
+        return bad(f"{services.PROOF} does not run", "`make up`")
     says = "; ".join(told)
-    if wanted == [backup.SERVICE] and is_on_dockers_disk(facts):
+    if wanted == [services.SERVICE] and is_on_dockers_disk(facts):
         way_out = "a BACKUP_DIR on another disk, or copies off the machine: RESTIC_REPOSITORY"
         return warning(f"{says}; on the database's own disk", way_out)
     return good(says)
@@ -199,7 +200,7 @@ def is_hidden(facts: Facts, service: str, container: str) -> bool:
 
 def is_on_dockers_disk(facts: Facts) -> bool:
     """Whether backups are lost together with the database; as far as may be looked at."""
-    kept = _kept(facts, backup.SERVICE)
+    kept = _kept(facts, services.SERVICE)
     try:
         root = Path(facts.engine["DockerRootDir"]).stat()
         return kept["type"] == "volume" or Path(kept["source"]).stat().st_dev == root.st_dev

@@ -21,7 +21,8 @@ from host.commands import output
 from ops import preflight
 from ops.checks import network
 from ops.docker import docker, inspect
-from ops.finding import Facts, Finding, Level, bad, good, warning
+from ops.facts import Facts
+from ops.finding import Finding, Level, bad, good, warning
 from ops.memory import MIB, Budget, fitting
 from ops.prometheus import Prometheus
 from ops.stack import SERVICE

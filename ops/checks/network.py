@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from ops import https, preflight
 from ops import ports as sockets
 from ops.docker import docker_log
-from ops.finding import Facts, Finding, bad, good, warning
+from ops.facts import Facts
+from ops.finding import Finding, bad, good, warning
 
 LOCALHOST = "localhost"
 _ACME = "TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_"

@@ -2,9 +2,10 @@
 
 from datetime import datetime, timedelta
 
-from ops import backup, lock
+from ops import backups, lock
 from ops.docker import docker, last_lines
-from ops.finding import RECENT, Facts, Finding, bad, good, warning
+from ops.facts import RECENT, Facts
+from ops.finding import Finding, bad, good, warning
 from ops.images import Images
 from ops.stack import SERVICE, Container, State, running
 
@@ -137,7 +138,7 @@ def _said_before_start(one: Container) -> str:
 def services(facts: Facts) -> Finding:
     """What stands around the replicas runs and is healthy."""
     ill = []
-    others = {SERVICE, *backup.SERVICES, backup.PROOF, *facts.stack.one_shots}
+    others = {SERVICE, *backups.SERVICES, backups.PROOF, *facts.stack.one_shots}
     names = [name for name in facts.stack.configuration["services"] if name not in others]
     for name in names:
         found = facts.of(name)

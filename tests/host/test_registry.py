@@ -14,7 +14,8 @@ import requests
 from host import images, registry, stand_in
 from host.commands import UserError
 from ops.checks import machine
-from ops.finding import Facts, Level
+from ops.facts import Facts
+from ops.finding import Level
 from tests.ops.test_doctor import facts  # noqa: F401 - a fixture
 from tests.ports import free_port
 from tests.stack.stack import HERE, docker, image, poll

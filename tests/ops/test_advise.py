@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ops.advice import Service, Usage, advise, summary
-from ops.finding import Facts, kills
+from ops.facts import Facts, kills
 from ops.memory import MIB, Budget
 from ops.stack import Container, Stack, State
 from ops.usage import mishaps, quantile

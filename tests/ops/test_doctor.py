@@ -21,7 +21,8 @@ from cryptography.x509.oid import NameOID
 from host.commands import UserError
 from ops import docker, doctor, preflight
 from ops.checks import data, machine, network, service
-from ops.finding import Facts, Finding, good
+from ops.facts import Facts
+from ops.finding import Finding, good
 from ops.stack import Container, Stack, State
 
 LIVE = {

@@ -1,7 +1,7 @@
 import pytest
 
 from host.commands import UserError
-from ops import deploy, program
+from ops import one_shots
 from ops.rollout import Pace
 
 
@@ -11,8 +11,8 @@ def test_migrations_are_read_from_what_alembic_says() -> None:
 2026-11-21 INFO alembic.runtime.migration: Running upgrade  -> 0001, create items
 2026-11-21 INFO alembic.runtime.migration: Running upgrade 0001 -> 0002
 """
-    assert program.listed("migration", deploy.migrations_in(said)) == "2 migrations (0001, 0002)"
-    assert program.listed("migration", deploy.migrations_in("nothing")) == "no migrations"
+    assert one_shots.in_words(one_shots.migrations_in(said)) == "2 migrations (0001, 0002)"
+    assert one_shots.in_words(one_shots.migrations_in("nothing")) == "no migrations"
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "٣"])

@@ -10,7 +10,7 @@ import pytest
 
 from ops import advice, usage
 from ops.checks.machine import fills_in
-from ops.finding import Facts
+from ops.facts import Facts
 from ops.prometheus import Prometheus
 from tests.stack.stack import Stack, docker, poll
 

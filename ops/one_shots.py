@@ -1,0 +1,71 @@
+"""The services that must have ended before any replica starts, run one at a time."""
+
+import re
+from collections.abc import Mapping
+
+from host.commands import UserError
+from ops.docker import DockerError, compose
+from ops.images import Image, Images
+from ops.terminal import Terminal
+
+_MIGRATED = re.compile(r"Running upgrade \S* ?-> ([^\s,]+)")
+
+
+def run(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
+    """Run a service that ends by itself; return what it says.
+
+    Raises:
+        DockerError: It fails.
+    """
+    return compose(
+        *("run", "--rm", "--no-deps", "--no-TTY", *arguments),
+        environment=environment or {},
+        merged=True,
+    )
+
+
+def check_settings() -> None:
+    """Let `secrets` judge DOMAIN and its like, before Compose stops what they have changed.
+
+    Raises:
+        UserError: It does not accept them; the sentence is its own.
+    """
+    try:
+        run("secrets")
+    except DockerError as error:
+        raise UserError(str(error)) from None
+
+
+def migrate(images: Images, image: Image, terminal: Terminal) -> list[str]:
+    """Run the migrations of an image; return the revisions that were new.
+
+    A signal does not end them: half a migration may need a hand to repair.
+    """
+    with terminal.step("migrating the database") as step:
+        try:
+            # What an update of Berth may have added: a secret, a role, a right.
+            run("secrets")
+            run("roles")
+            name = images.reference(image.tag)
+            said = run("--env=LOG_LEVEL=INFO", "migrate", environment={"API_IMAGE": name})
+        except DockerError as error:
+            raise UserError(
+                f"the migration failed, so nothing else has changed; its last words:\n  {error}"
+            ) from None
+        migrated = migrations_in(said)
+        step.found = in_words(migrated)
+    return migrated
+
+
+def migrations_in(said: str) -> list[str]:
+    """Return the revisions that alembic says it has upgraded to."""
+    found: list[str] = _MIGRATED.findall(said)
+    return found
+
+
+def in_words(revisions: list[str]) -> str:
+    """Count migrations and name them."""
+    if not revisions:
+        return "no migrations"
+    noun = "migration" if len(revisions) == 1 else "migrations"
+    return f"{len(revisions)} {noun} ({', '.join(revisions)})"

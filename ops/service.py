@@ -1,0 +1,57 @@
+"""The app's replicas as a program finds them that changes them."""
+
+from dataclasses import dataclass
+
+from host.commands import UserError
+from ops.images import Image, Images
+from ops.lock import Lock
+from ops.stack import Container, Stack, State, running
+
+
+@dataclass(frozen=True)
+class Service:
+    """The replicas, the image they run, and how many there should be."""
+
+    running: list[Container]
+    image: Image
+    replicas: int
+
+    @classmethod
+    def find(cls, stack: Stack, images: Images, lock: Lock) -> "Service":
+        """Look at what runs.
+
+        Raises:
+            UserError: Nothing does.
+        """
+        found = running(stack.replicas())
+        if not found:
+            raise UserError("no replica runs yet: `make up` starts the stack")
+        wanted = len(found)
+        # Somebody was killed at work and left old and new. (All alike: Compose has scaled them.)
+        if lock.unfinished and len({(one.image, one.config_hash) for one in found}) > 1:
+            wanted = lock.unfinished
+        lock.note_replicas(wanted)
+        return cls(found, images.adopt(_image(found, images)), wanted)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there are as many replicas as there should be, all of them healthy."""
+        healthy = [one for one in self.running if one.state is State.HEALTHY]
+        return len(healthy) == len(self.running) == self.replicas
+
+    @property
+    def count(self) -> str:
+        """How many replicas, in words."""
+        return "1 replica" if self.replicas == 1 else f"{self.replicas} replicas"
+
+
+def _image(found: list[Container], images: Images) -> Image:
+    """Return what serves: of two versions that do, the one that Compose would start."""
+    ids = [one.image for one in found if one.state is State.HEALTHY] or [found[-1].image]
+    current = images.current()
+    if current and current.id in ids:
+        return current
+    image = images.find(ids[-1])
+    if image is None:
+        raise UserError(f"the image that {found[-1].name} runs is gone: `docker compose build api`")
+    return image
