@@ -1,10 +1,12 @@
 """Gives every request an id."""
 
-import os
+import random
 from collections.abc import Awaitable
 from contextvars import ContextVar
 
 from .asgi import ASGIApp, Message, Receive, Scope, Send
+
+NAME = b"x-request-id"
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -23,16 +25,15 @@ class RequestIDMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        own_id = os.urandom(8).hex()
+        own_id = f"{random.getrandbits(64):016x}"  # noqa: S311 - it need be unlike others, no secret
         # Uvicorn runs each request in a context of its own: no need to take it back.
         request_id.set(own_id)
 
         def send_with_id(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *(one for one in message.get("headers", ()) if one[0] != b"x-request-id"),
-                    (b"x-request-id", own_id.encode()),
-                ]
+                headers = [pair for pair in message.get("headers", ()) if pair[0] != NAME]
+                headers.append((NAME, own_id.encode()))
+                message["headers"] = headers
             return send(message)
 
         await self.app(scope, receive, send_with_id)
