@@ -25,7 +25,7 @@ class RequestIDMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        own_id = f"{random.getrandbits(64):016x}"  # noqa: S311 - it need be unlike others, no secret
+        own_id = f"{random.getrandbits(64):016x}"  # no secret, but unlike others
         # Uvicorn runs each request in a context of its own: no need to take it back.
         request_id.set(own_id)
 
