@@ -26,9 +26,9 @@ _STEADY = timedelta(seconds=3)
 # sees no difference when it changes. Traefik watches its own; the app is deployed.
 _READ_AT_START = {
     "docker-proxy": "traefik/docker-proxy.cfg",
-    "backup": "backup/*",
-    "proof": "backup/*",
-    "offsite": "backup/*",
+    "backup": "backup/*.sh",
+    "proof": "backup/*.sh",
+    "offsite": "backup/*.sh",
     "prometheus": "metrics/prometheus/*",
     "alertmanager": "metrics/alertmanager/*",
     "containers": "metrics/exporter/*",
