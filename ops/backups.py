@@ -5,7 +5,7 @@ import subprocess
 
 from host.commands import UserError
 from ops.docker import ROOT
-from ops.stack import Stack, State
+from ops.stack import Stack, running
 
 SERVICE = "backup"
 SERVICES = (SERVICE, "offsite")
@@ -26,8 +26,8 @@ def require(stack: Stack) -> None:
 def wanted(stack: Stack) -> list[str]:
     """Return the services that keep backups: BACKUP_DIR turns on one, a profile the other."""
     services = stack.configuration["services"]
-    found = [name for name in SERVICES if name in services]
-    return [name for name in found if services[name]["deploy"].get("replicas", 1)]
+    known = [name for name in SERVICES if name in services]
+    return [name for name in known if services[name]["deploy"].get("replicas", 1)]
 
 
 def run(program: str) -> None:
@@ -40,7 +40,7 @@ def run(program: str) -> None:
     require(stack)
     service, doing = _PROGRAMS[program]
     for needed in (SERVICE, service):
-        if not any(one.state is not State.STOPPED for one in stack.containers(needed)):
+        if not running(stack.containers(needed)):
             raise UserError(f"the {needed} service does not run: `make up`")
     anew = os.environ.get("ANEW", "")
     command = ("exec", "--no-TTY", f"--env=ANEW={anew}", service, "bash", "/berth/attempt.sh")

@@ -52,7 +52,7 @@ class Facts:
 
     def of(self, service: str) -> list[Container]:
         """Return the containers of a service."""
-        return [one for one in self.containers if one.service == service]
+        return [container for container in self.containers if container.service == service]
 
     def running(self, service: str) -> list[Container]:
         """Return those of a service that nobody stopped."""
@@ -65,5 +65,5 @@ class Facts:
 
 def kills(kernel_log: str, since: float) -> str:
     """Return the lines on out-of-memory kills, since so many seconds after the machine's start."""
-    found = (_KILL.search(line) for line in kernel_log.splitlines())
-    return "\n".join(one.group() for one in found if one and float(one[1]) >= since)
+    matches = (_KILL.search(line) for line in kernel_log.splitlines())
+    return "\n".join(match.group() for match in matches if match and float(match[1]) >= since)

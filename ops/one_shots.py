@@ -59,8 +59,8 @@ def migrate(images: Images, image: Image, terminal: Terminal) -> list[str]:
 
 def migrations_in(said: str) -> list[str]:
     """Return the revisions that alembic says it has upgraded to."""
-    found: list[str] = _MIGRATED.findall(said)
-    return found
+    revisions: list[str] = _MIGRATED.findall(said)
+    return revisions
 
 
 def in_words(revisions: list[str]) -> str:

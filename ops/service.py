@@ -23,20 +23,22 @@ class Service:
         Raises:
             UserError: Nothing does.
         """
-        found = running(stack.replicas())
-        if not found:
+        replicas = running(stack.replicas())
+        if not replicas:
             raise UserError("no replica runs yet: `make up` starts the stack")
-        wanted = len(found)
-        # Somebody was killed at work and left old and new. (All alike: Compose has scaled them.)
-        if lock.unfinished and len({(one.image, one.config_hash) for one in found}) > 1:
+        wanted = len(replicas)
+        # Old and new side by side are what a deploy left that was killed: its number counts. If all
+        # are alike, Compose has scaled them since.
+        versions = {(replica.image, replica.config_hash) for replica in replicas}
+        if lock.unfinished and len(versions) > 1:
             wanted = lock.unfinished
         lock.note_replicas(wanted)
-        return cls(found, images.adopt(_image(found, images)), wanted)
+        return cls(replicas, images.adopt(_image(replicas, images)), wanted)
 
     @property
     def is_whole(self) -> bool:
         """Whether there are as many replicas as there should be, all of them healthy."""
-        healthy = [one for one in self.running if one.state is State.HEALTHY]
+        healthy = [replica for replica in self.running if replica.state is State.HEALTHY]
         return len(healthy) == len(self.running) == self.replicas
 
     @property
@@ -45,13 +47,16 @@ class Service:
         return "1 replica" if self.replicas == 1 else f"{self.replicas} replicas"
 
 
-def _image(found: list[Container], images: Images) -> Image:
+def _image(replicas: list[Container], images: Images) -> Image:
     """Return what serves: of two versions that do, the one that Compose would start."""
-    ids = [one.image for one in found if one.state is State.HEALTHY] or [found[-1].image]
+    healthy = [replica.image for replica in replicas if replica.state is State.HEALTHY]
+    ids = healthy or [replicas[-1].image]
     current = images.current()
     if current and current.id in ids:
         return current
     image = images.find(ids[-1])
     if image is None:
-        raise UserError(f"the image that {found[-1].name} runs is gone: `docker compose build api`")
+        raise UserError(
+            f"the image that {replicas[-1].name} runs is gone: `docker compose build api`"
+        )
     return image
