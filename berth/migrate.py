@@ -105,7 +105,13 @@ async def _guarded(
         return
     found = await applied(connection) if revisions else []
     needed = bool(command) and (revisions is None or bool(missing(revisions, found)))
-    if revisions and not needed:
+    if revisions and not revisions.known.issuperset(found):
+        logger.warning(
+            "The schema is at %s, this version needs %s and does not know that: it is newer, "
+            "as after a rollback, or another app's, so nothing was migrated",
+            *(spoken(found), spoken(revisions.heads)),
+        )
+    elif revisions and not needed:
         logger.info(
             "The schema is at %s, this version needs %s: fine",
             *(spoken(found), spoken(revisions.heads)),

@@ -8,6 +8,8 @@ from ops.docker import DockerError, compose
 from ops.images import Image, Images
 from ops.terminal import Terminal
 
+# What `migrate` says where it can tell no newer version of this app from another app.
+UNKNOWN = "or another app's, so nothing was migrated"
 _MIGRATED = re.compile(r"Running upgrade \S* ?-> ([^\s,]+)")
 
 
@@ -54,6 +56,8 @@ def migrate(images: Images, image: Image, terminal: Terminal) -> list[str]:
             ) from None
         migrated = migrations_in(said)
         step.found = in_words(migrated)
+        if UNKNOWN in said:
+            step.found += ": the schema is of a newer version, or of another app"
     return migrated
 
 

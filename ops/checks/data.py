@@ -103,7 +103,7 @@ def migrations(facts: Facts) -> Finding:
     if found["behind"]:
         return bad(f"the schema is at {has}, the app needs {needs}", "`make deploy`")
     if found["unknown"]:
-        return good(f"at {has}, newer than the {needs} that the app knows: as after a rollback")
+        return good(f"at {has}, which is newer than the {needs} of the app, or another app's")
     return good(f"at {has}, as the app needs")
 
 
