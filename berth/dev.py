@@ -3,14 +3,11 @@
 uvicorn --factory berth.dev:create_app --reload
 """
 
-import os
-
 from . import environment, logs
 from .asgi import ASGIApp
 from .lifecycle import Lifecycle
 from .metrics import Metrics
-from .revisions import listed
-from .schema import Schema
+from .schema import required
 from .server import load_app
 from .settings import load_settings
 from .wrap import wrap
@@ -23,6 +20,4 @@ def create_app() -> ASGIApp:
     environment.prepare(settings)
     metrics = Metrics(settings)
     metrics.serve()
-    revisions = None if os.environ.get("MIGRATE") else listed()
-    schema = Schema(settings, revisions) if settings.database_host and revisions else None
-    return wrap(load_app(settings), settings, Lifecycle(), metrics, schema)
+    return wrap(load_app(settings), settings, Lifecycle(), metrics, required(settings))

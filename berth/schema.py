@@ -7,6 +7,7 @@ fault. `python -m berth.schema` prints what it finds as JSON.
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Collection
 
@@ -85,6 +86,15 @@ class Schema:
                 f"{spoken(self._revisions.heads)}: run migrate"
             )
         return None
+
+
+def required(settings: Settings) -> Schema | None:
+    """Return what the app needs of its database; None if that is nothing, or if nobody knows."""
+    # By alembic's revisions, which another command need not lead to.
+    if not settings.database_host or os.environ.get("MIGRATE"):
+        return None
+    revisions = listed()
+    return Schema(settings, revisions) if revisions else None
 
 
 async def _report() -> dict[str, object]:

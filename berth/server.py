@@ -32,8 +32,7 @@ from .limits import memory_for_bodies
 from .metrics import Metrics
 from .postgres import DatabaseUnavailableError, connect
 from .recycling import Turns
-from .revisions import Revisions, listed
-from .schema import Schema
+from .schema import Schema, required
 from .settings import Settings, load_settings
 from .wrap import wrap
 
@@ -67,7 +66,7 @@ class Server(uvicorn.Server):
         settings: Berth's.
         metrics: What counts requests; made before the app is imported, whose own metrics go the
             same way.
-        revisions: What the app's schema must have; None if nobody knows.
+        schema: What the app's database must have; None if nothing, or if nobody knows.
         beat: What tells a parent that this process is alive.
     """
 
@@ -76,7 +75,7 @@ class Server(uvicorn.Server):
         app: ASGIApp,
         settings: Settings,
         metrics: Metrics,
-        revisions: Revisions | None,
+        schema: Schema | None,
         beat: workers.Beat | None = None,
     ) -> None:
         self.beat = beat
@@ -93,9 +92,6 @@ class Server(uvicorn.Server):
             share = memory_for_bodies(settings.api_workers) // 2
             BoundedWebSocket.memory = max(share, 4 * settings.max_body_bytes)
             websocket = BoundedWebSocket
-        schema = None
-        if settings.database_host and revisions:
-            schema = Schema(settings, revisions)
         super().__init__(
             uvicorn.Config(
                 wrap(app, settings, self.lifecycle, metrics, schema),
@@ -227,10 +223,10 @@ def main(given: Mapping[str, str] | None = None) -> None:
     settings = load_settings()
     logs.configure(settings.log_level, settings.log_format)
     environment.prepare(settings)
-    revisions = None if os.environ.get("MIGRATE") else listed()
+    schema = required(settings)
     metrics = Metrics(settings)
     if settings.api_workers == 1:
-        server = Server(load_app(settings), settings, metrics, revisions)
+        server = Server(load_app(settings), settings, metrics, schema)
         server.run()
         if server.starts_anew:
             recycling.start_anew(given)
@@ -238,7 +234,7 @@ def main(given: Mapping[str, str] | None = None) -> None:
 
     def serve(listener: socket.socket, beat: workers.Beat) -> None:
         # Imported by each worker itself: an app need not bear to be forked.
-        Server(load_app(settings), settings, metrics, revisions, beat).run([listener])
+        Server(load_app(settings), settings, metrics, schema, beat).run([listener])
 
     parent = workers.Workers(settings.api_workers, settings.host, settings.port, serve)
     code = parent.run()

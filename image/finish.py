@@ -42,8 +42,6 @@ def list_revisions() -> None:
     Raises:
         AppError: Alembic cannot read them; says what it said.
     """
-    if not (PACKAGE / "revisions.py").is_file():
-        return
     revisions = import_module(f"{PACKAGE.name}.revisions")
     if not revisions.has_alembic():
         return
