@@ -24,7 +24,7 @@ def foreign(migrated: Environment, tmp_path_factory: pytest.TempPathFactory) -> 
         "# What the app wants\nCOLOUR='deep blue'\nexport POSTGRES_SERVER=${PGHOST}\n"
         "LOG_LEVEL=loud\n"
     )
-    settings = {"APP": "tests.foreign:app", "APP_FILES": str(folder)}
+    settings = {"APP": "tests.foreign.drivers:app", "APP_FILES": str(folder)}
     with Server(migrated, folder / "log", **settings) as server:
         yield server.ready()
 

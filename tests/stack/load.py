@@ -214,7 +214,7 @@ class _Sender:
                 method,
                 self._stack.url(path),
                 json=body,
-                headers={"Host": self._stack.domain},
+                headers=self._stack.headers,
                 server_hostname=self._stack.domain,
             ) as response:
                 result = response.status

@@ -138,12 +138,14 @@ class Stack:
         environment: The variables that a user would put into `.env`.
         folder: The repository, or a copy of it.
         root: The file with the root that the domain's certificate must chain to.
+        headers: What every request has.
     """
 
     project: str
     environment: dict[str, str]
     folder: Path = REPOSITORY
     root: Path | None = None
+    headers: dict[str, str] = field(init=False)
     domain: str = field(init=False)
     http_port: int = field(init=False)
     https_port: int = field(init=False)
@@ -153,6 +155,7 @@ class Stack:
         self.http_port = free_port()
         self.https_port = free_port()
         self.domain = self.environment.get("DOMAIN", "localhost")
+        self.headers = {"Host": self.domain}
         self.environment = {
             # A user's own .env stays out of it.
             "COMPOSE_DISABLE_ENV_FILE": "1",
@@ -223,7 +226,7 @@ class Stack:
         session = requests.Session()
         session.trust_env = False  # a bundle of authorities named there would replace `verify`
         session.mount("https://", _ToLoopback(self.domain))
-        session.headers["Host"] = self.domain
+        session.headers.update(self.headers)
         session.verify = str(self.root) if self.root else False
         return session
 

@@ -5,12 +5,35 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import requests
 
 from tests.ports import free_port
 from tests.stack.stack import Stack, copy_of_repository, poll
+
+
+@contextmanager
+def developing(stack: Stack, log: Path) -> Iterator[None]:
+    """Have `make dev` run, until Ctrl-C."""
+    with log.open("w") as output:
+        watching = subprocess.Popen(
+            ["python3", "-m", "ops.dev"],
+            cwd=stack.folder,
+            env={**os.environ, **stack.environment},
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            yield
+        finally:
+            watching.send_signal(signal.SIGINT)
+            try:
+                watching.wait(30)
+            finally:
+                watching.kill()
 
 
 @pytest.fixture(scope="module")
@@ -28,25 +51,12 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     )
     stack.down()
     stack.run("python3", "-m", "host")
-    log = (folder / "dev.log").open("w")
-    watching = subprocess.Popen(
-        ["python3", "-m", "ops.dev"],
-        cwd=folder,
-        env={**os.environ, **stack.environment},
-        stdout=log,
-        stderr=log,
-    )
     try:
-        poll("https://localhost", stack.answers, seconds=60)
-        yield stack
+        with developing(stack, folder / "dev.log"):
+            poll("https://localhost", stack.answers, seconds=60)
+            yield stack
     finally:
-        watching.send_signal(signal.SIGINT)
-        try:
-            watching.wait(30)
-        finally:
-            watching.kill()
-            stack.down()
-            log.close()
+        stack.down()
 
 
 def test_saved_code_shows_soon(dev: Stack) -> None:
