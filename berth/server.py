@@ -105,7 +105,7 @@ class Server(uvicorn.Server):
                 # The proxy writes the access log.
                 access_log=False,
                 server_header=False,
-                forwarded_allow_ips=PROXIES,
+                forwarded_allow_ips=PROXIES + settings.trusted_proxies,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 ws=websocket,
                 ws_max_size=settings.max_body_bytes,

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +33,7 @@ class Settings:
         database_name: The database.
         database_user: Who logs in.
         database_password_file: Where the password is.
+        trusted_proxies: Networks of what stands before Traefik; it is believed whom it asks for.
         max_body_bytes: Bytes that one request's body may have.
         max_in_flight: Requests that one process works on at a time.
         recycle_requests: Requests after which a process drains and starts anew; 0 is never.
@@ -55,6 +57,7 @@ class Settings:
     database_name: str
     database_user: str
     database_password_file: Path
+    trusted_proxies: list[str]
     max_body_bytes: int
     max_in_flight: int
     recycle_requests: int
@@ -86,6 +89,13 @@ class _Reader:
         return self._read(
             name, default, lambda text: _within(float(text), 0, most), f"seconds from 0 to {most:g}"
         )
+
+    def networks(self, name: str, default: list[str], named: Mapping[str, str]) -> list[str]:
+        def parse(text: str) -> list[str]:
+            given = ",".join(named.get(one, one) for one in text.split(","))
+            return [str(ip_network(one, strict=False)) for one in given.split(",")]
+
+        return self._read(name, default, parse, "addresses, networks or `cloudflare`, by commas")
 
     def _read(self, name: str, default: T, parse: Callable[[str], T], what: str) -> T:
         text = self.text(name)
@@ -123,6 +133,9 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         database_user=read.text("DATABASE_USER", "berth"),
         database_password_file=Path(
             read.text("DATABASE_PASSWORD_FILE", "/run/secrets/database-password")
+        ),
+        trusted_proxies=read.networks(
+            "TRUSTED_PROXIES", [], {"cloudflare": read.text("TRUSTED_PROXIES_CLOUDFLARE")}
         ),
         max_body_bytes=read.whole("MAX_BODY_BYTES", 2**20, 1),
         max_in_flight=read.whole("MAX_IN_FLIGHT", 250, 1),

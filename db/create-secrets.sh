@@ -4,10 +4,53 @@ set -euo pipefail
 # In the image's own, [A-Za-z] matches letters with accents.
 export LC_ALL=C
 
-if [[ ! $DOMAIN =~ ^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$ ]]; then
+name='[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?'
+if [[ ! $DOMAIN =~ ^$name$ ]]; then
     echo "DOMAIN=$DOMAIN: give the bare host name, such as example.org, without scheme, port or path; a name with other letters as browsers send it, such as xn--bcher-kva.example"
     exit 1
 fi
+names=,$DOMAIN,
+for variable in DOMAINS REDIRECT_DOMAINS; do
+    value=${!variable}
+    [[ -n $value ]] || continue
+    if [[ ! $value =~ ^$name(,$name)*$ ]]; then
+        echo "$variable=$value: give bare host names with commas between them, as shop.example.org,example.com"
+        exit 1
+    fi
+    if [[ $DOMAIN == localhost ]]; then
+        echo "$variable=$value: give the first name as DOMAIN; left out, it is localhost, a trial"
+        exit 1
+    fi
+    for one in ${value//,/ }; do
+        if [[ ${names,,} == *",${one,,},"* ]]; then
+            echo "$variable=$value: $one is given twice in DOMAIN, DOMAINS and REDIRECT_DOMAINS: once is enough"
+            exit 1
+        fi
+        names+=$one,
+    done
+done
+
+# network: whether this is an address, or a network smaller than everything.
+byte='(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])'
+group='[0-9A-Fa-f]{1,4}'
+network() {
+    local colons=${1//[!:]/}
+    if [[ $1 =~ ^$byte(\.$byte){3}(/([1-9]|[12][0-9]|3[0-2]))?$ ]]; then
+        return
+    fi
+    [[ $1 =~ ^(($group:){7}$group|($group(:$group)*)?::($group(:$group)*)?)(/([1-9][0-9]?|1[01][0-9]|12[0-8]))?$ ]] &&
+        ((${#colons} <= 7))
+}
+if [[ -n $TRUSTED_PROXIES ]]; then
+    IFS=, read -ra proxies <<< "$TRUSTED_PROXIES,"
+    for one in "${proxies[@]}"; do
+        if [[ $one != cloudflare ]] && ! network "$one"; then
+            echo "TRUSTED_PROXIES=$TRUSTED_PROXIES: ${one:-a blank} is neither an address, nor a network such as 192.0.2.0/24, nor \`cloudflare\`; put commas between several"
+            exit 1
+        fi
+    done
+fi
+
 if [[ -n $ACME_CA_SERVER && ! $ACME_CA_SERVER =~ ^https://[^/]+/ ]]; then
     echo "ACME_CA_SERVER=$ACME_CA_SERVER: give the URL of the CA's ACME directory, with https://"
     exit 1

@@ -34,3 +34,12 @@ def warning(says: str, way_out: str) -> Finding:
 def bad(says: str, way_out: str) -> Finding:
     """Find what keeps the stack from its work, or soon will."""
     return Finding(Level.BAD, says, way_out)
+
+
+def worst(found: list[Finding]) -> Finding:
+    """Return the worst of findings, or all that is said where each is good."""
+    for level in (Level.BAD, Level.WARNING):
+        for one in found:
+            if one.level is level:
+                return one
+    return good("; ".join(one.says for one in found))

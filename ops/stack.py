@@ -136,6 +136,13 @@ class Stack:
         """The host name that users type."""
         return str(self.service("traefik")["environment"]["DOMAIN"])
 
+    @property
+    def names(self) -> list[str]:
+        """Every host name that is answered, DOMAIN first."""
+        given = self.service("traefik")["environment"]
+        found = [given.get(one) or "" for one in ("DOMAIN", "DOMAINS", "REDIRECT_DOMAINS")]
+        return [name for names in found for name in names.split(",") if name]
+
     def published(self, port: int) -> tuple[str, int]:
         """Return the address and the port of this machine that lead to a port of Traefik's."""
         for one in self.service("traefik")["ports"]:

@@ -33,6 +33,11 @@ async def where(request: Request) -> dict[str, str | None]:
     return {"client": client, "url": str(request.url_for("where"))}
 
 
+@router.get("/headers")
+async def headers(request: Request) -> dict[str, str]:
+    return dict(request.headers)
+
+
 @router.get("/sleep/{seconds}")
 async def sleep(seconds: float) -> float:
     logger.debug("begun")

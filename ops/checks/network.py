@@ -12,7 +12,7 @@ from ops import https, preflight
 from ops import ports as sockets
 from ops.docker import docker_log
 from ops.facts import Facts
-from ops.finding import Finding, bad, good, warning
+from ops.finding import Finding, bad, good, warning, worst
 
 LOCALHOST = "localhost"
 _ACME = "TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_"
@@ -39,8 +39,8 @@ def _is_public(facts: Facts) -> bool:
     return _authority(facts).endswith(_LETS_ENCRYPT)
 
 
-def _endpoint(facts: Facts) -> https.Endpoint:
-    return https.Endpoint(facts.stack.domain, *facts.stack.published(443))
+def _endpoint(facts: Facts, name: str = "") -> https.Endpoint:
+    return https.Endpoint(name or facts.stack.domain, *facts.stack.published(443))
 
 
 def _is_placeholder(domain: str) -> bool:
@@ -55,6 +55,9 @@ def address(facts: Facts) -> Finding:
     is_loopback = bound not in _EVERYWHERE and ipaddress.ip_address(bound).is_loopback
     if _is_placeholder(domain):
         return bad(f"DOMAIN={domain} is nobody's to have", "set DOMAIN in .env to your own")
+    if nobodys := [name for name in facts.stack.names if _is_placeholder(name)]:
+        way_out = "take it out of DOMAINS or REDIRECT_DOMAINS in .env"
+        return bad(f"{nobodys[0]} is nobody's to have", way_out)
     if domain == LOCALHOST and not is_loopback:
         way_out = "set DOMAIN in .env, or leave BIND_ADDRESS out"
         return warning(f"{says}: others reach a trial without a certificate", way_out)
@@ -69,49 +72,61 @@ def address(facts: Facts) -> Finding:
 
 
 def dns(facts: Facts) -> Finding:
-    """The domain leads here, as far as that can be seen from here."""
-    domain = facts.stack.domain
-    if domain == LOCALHOST:
+    """Each name leads here, as far as that can be seen from here."""
+    if facts.stack.domain == LOCALHOST:
         return good("localhost needs none")
+    return worst([_dns(facts, name) for name in facts.stack.names])
+
+
+def _dns(facts: Facts, name: str) -> Finding:
     here = source_address()
-    way_out = f"give {domain} an A record with this machine's public address"
+    way_out = f"give {name} an A record with this machine's public address"
     way_out += f", {here}" if here and ipaddress.ip_address(here).is_global else ""
     try:
-        found = resolve(domain)
+        found = resolve(name)
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
-            return warning(f"no DNS server answers for {domain}", "see /etc/resolv.conf, and again")
-        return (bad if _is_public(facts) else warning)(f"{domain} has no address", way_out)
+            return warning(f"no DNS server answers for {name}", "see /etc/resolv.conf, and again")
+        return (bad if _is_public(facts) else warning)(f"{name} has no address", way_out)
+    if all(any(ipaddress.ip_address(one) in proxy for proxy in _proxies(facts)) for one in found):
+        return good(f"{name} leads to {', '.join(found)}, of TRUSTED_PROXIES")
     sixes = [one for one in found if ":" in one]
     fours = [one for one in found if one not in sixes]
     if sixes and ":" not in facts.stack.published(443)[0]:
-        says = f"{domain} has the IPv6 address {sixes[0]}, and IPv4 alone is published"
+        says = f"{name} has the IPv6 address {sixes[0]}, and IPv4 alone is published"
         return warning(says, "remove its AAAA record: whoever has IPv6 tries that first")
-    return judge(facts, fours or sixes, here, way_out)
+    return judge(_endpoint(facts, name), fours or sixes, here, way_out)
 
 
-def judge(facts: Facts, found: list[str], here: str, way_out: str) -> Finding:
+def _proxies(facts: Facts) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """Return the networks of TRUSTED_PROXIES."""
+    given = facts.variable("TRUSTED_PROXIES").split(",")
+    known = {"cloudflare": facts.variable("TRUSTED_PROXIES_CLOUDFLARE")}
+    networks = ",".join(known.get(one, one) for one in given if one).split(",")
+    return [ipaddress.ip_network(one, strict=False) for one in networks if one]
+
+
+def judge(endpoint: https.Endpoint, found: list[str], here: str, way_out: str) -> Finding:
     """Say whether addresses are this machine's.
 
     Args:
-        facts: Whose.
-        found: What the domain resolves to.
+        endpoint: Where it serves the name.
+        found: What the name resolves to.
         here: The address that this machine sends from, or a blank.
         way_out: How to repair it.
     """
-    leads = f"{facts.stack.domain} leads to {', '.join(found)}"
+    leads = f"{endpoint.domain} leads to {', '.join(found)}"
     if any(ipaddress.ip_address(one).is_loopback for one in found):
         says = f"{leads} by this machine's /etc/hosts, whatever the world is told"
         return warning(says, "take it out there, or ask elsewhere: `host DOMAIN`")
     foreign = [one for one in found if not is_local(one)]
     if not foreign:
         return good(f"{leads}, which is here")
-    if all(answers_with_ours(facts, one) for one in foreign):
+    if all(answers_with_ours(endpoint, one) for one in foreign):
         return good(f"{leads}, which answers with this machine's certificate")
     if here and ipaddress.ip_address(here).is_global:
-        return bad(
-            f"{leads}, and this machine is {here}", f"{way_out}, unless a proxy stands there"
-        )
+        way_out += ", unless a proxy stands there: name it in TRUSTED_PROXIES"
+        return bad(f"{leads}, and this machine is {here}", way_out)
     # Behind a router that translates addresses, which often does not let one look from inside.
     return good(
         f"{leads}; this machine is {here or 'offline'} behind that, which must forward here"
@@ -144,10 +159,9 @@ def source_address() -> str:
     return ""
 
 
-def answers_with_ours(facts: Facts, address: str) -> bool:
+def answers_with_ours(ours: https.Endpoint, address: str) -> bool:
     """Whether whoever answers there has the very certificate that is served here."""
     try:
-        ours = _endpoint(facts)
         return ours.served() == https.Endpoint(ours.domain, address, ours.port).served()
     except OSError:
         return False
@@ -194,16 +208,20 @@ def authority(facts: Facts) -> Finding:
 
 
 def certificate(facts: Facts) -> Finding:
-    """HTTPS answers, with a certificate that is good for a while."""
-    endpoint = _endpoint(facts)
+    """HTTPS answers for each name, with a certificate that is good for a while."""
+    return worst([_certificate(facts, name) for name in facts.stack.names])
+
+
+def _certificate(facts: Facts, name: str) -> Finding:
+    endpoint = _endpoint(facts, name)
     try:
         found = https.certificate(endpoint)
     except ssl.SSLCertVerificationError as error:
-        return bad(f"{endpoint.url}: {error.verify_message}", acme_error(facts) or _NO_ERROR)
+        return bad(f"{endpoint.url}: {error.verify_message}", acme_error(facts, name) or _NO_ERROR)
     except OSError as error:
         way_out = "`make up`, or `docker compose logs traefik`"
         return bad(f"{endpoint.url} answers no TLS: {error}", way_out)
-    complaint = acme_error(facts)
+    complaint = acme_error(facts, name)
     if found.is_traefiks_own and endpoint.domain == LOCALHOST:
         return good(f"{endpoint.url}: Traefik's own, as for a trial")
     if found.is_traefiks_own:
@@ -222,7 +240,7 @@ def certificate(facts: Facts) -> Finding:
 
 
 _NO_ERROR = (
-    "`docker compose logs traefik` (DOMAIN must lead here, and port 80 be open to the world)"
+    "`docker compose logs traefik` (the name must lead here, and port 80 be open to the world)"
 )
 
 
@@ -232,10 +250,15 @@ def _span(left: timedelta) -> str:
     return f"{left.days} days" if left.days >= 2 else f"{left.total_seconds() / 3600:.0f} hours"
 
 
-def acme_error(facts: Facts) -> str:
-    """Return Traefik's last complaint about the authority, or a blank."""
-    for one in facts.of("traefik"):
-        for line in reversed(docker_log(one.id, 2000).splitlines()):
-            if "acme" in line.lower() and (" ERR " in line or '"level":"error"' in line):
-                return f"Traefik says: {' '.join(line.split())[:400]}"
-    return ""
+def acme_error(facts: Facts, name: str) -> str:
+    """Return Traefik's last complaint about the authority, on this name if any; or a blank."""
+    found = [
+        line
+        for one in facts.of("traefik")
+        for line in reversed(docker_log(one.id, 2000).splitlines())
+        if "acme" in line.lower() and (" ERR " in line or '"level":"error"' in line)
+    ]
+    if not found:
+        return ""
+    line = next((one for one in found if name in one), found[0])
+    return f"Traefik says: {' '.join(line.split())[:400]}"

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from host.commands import UserError
-from ops import docker, doctor, preflight
+from ops import docker, doctor, https, preflight
 from ops.checks import data, machine, network, service
 from ops.facts import Facts
 from ops.finding import Finding, good
@@ -51,6 +51,11 @@ def read(**variables: str) -> Stack:
         return Stack.read()
 
 
+def endpoint(facts: Facts) -> https.Endpoint:
+    """Return where the domain is served."""
+    return https.Endpoint(facts.stack.domain, *facts.stack.published(443))
+
+
 def short(found: Finding) -> str:
     """Return how bad a finding is and what it says."""
     return f"{found.level} {found.says}"
@@ -80,6 +85,7 @@ def short(found: Finding) -> str:
         ({"DOMAIN": "example.org"}, "bad DOMAIN=example.org is nobody's to have"),
         ({"DOMAIN": "www.example.com"}, "bad DOMAIN=www.example.com is nobody's to have"),
         ({"DOMAIN": "myexample.com"}, "good DOMAIN=myexample.com on"),
+        ({"DOMAINS": "berth.dev,www.example.com"}, "bad www.example.com is nobody's to have"),
     ],
     indirect=["facts"],
 )
@@ -118,7 +124,27 @@ def test_addresses_are_judged_without_crying_wolf(
     facts: Facts, found: list[str], here: str, says: str
 ) -> None:
     """Behind a router's address translation, nothing can be told from here."""
-    assert short(network.judge(facts, found, here, "")).startswith(says)
+    assert short(network.judge(endpoint(facts), found, here, "")).startswith(says)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"TRUSTED_PROXIES": "192.0.2.7,cloudflare", "REDIRECT_DOMAINS": "berth.dev"}],
+    indirect=True,
+)
+def test_every_name_may_lead_to_a_proxy_that_is_trusted(
+    facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose address is not this machine's; the worst of what is found is what is said."""
+    leads = {"shop.berth.dev": ["104.16.1.2", "2606:4700::1"], "berth.dev": ["192.0.2.7"]}
+    monkeypatch.setattr(network, "resolve", leads.__getitem__)
+    monkeypatch.setattr(network, "source_address", lambda: "8.8.8.8")
+    assert short(network.dns(facts)) == (
+        "good shop.berth.dev leads to 104.16.1.2, 2606:4700::1, of TRUSTED_PROXIES; "
+        "berth.dev leads to 192.0.2.7, of TRUSTED_PROXIES"
+    )
+    leads["berth.dev"] = ["192.0.2.8"]
+    assert short(network.dns(facts)).startswith("bad berth.dev leads to 192.0.2.8, and this")
 
 
 def test_this_machines_addresses_are_known(facts: Facts) -> None:
@@ -126,7 +152,7 @@ def test_this_machines_addresses_are_known(facts: Facts) -> None:
     here = network.source_address()
     if here:
         assert network.is_local(here)
-        assert short(network.judge(facts, [here], here, "")).startswith("good")
+        assert short(network.judge(endpoint(facts), [here], here, "")).startswith("good")
     assert not network.is_local("192.0.2.7")
 
 

@@ -2,13 +2,14 @@
 
 import os
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.stack.stack import Stack, copy_of_repository, docker, poll
+from tests.stack.stack import Stack, copy_of_repository, docker, image, poll
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
@@ -53,6 +54,8 @@ def running(stack: Stack) -> list[str]:
         ("DOMAIN", "example.org/shop", "give the bare host name, such as example.org"),
         # Of a letter in the image's own locale, en_US.utf8, but of no name in DNS.
         ("DOMAIN", "exämple.org", "give the bare host name, such as example.org"),
+        ("DOMAINS", "example.net", "give the first name as DOMAIN"),
+        ("TRUSTED_PROXIES", "cloudfare", "cloudfare is neither an address, nor a network"),
         ("ACME_CA_SERVER", "acme.example.org", "give the URL of the CA's ACME directory"),
         ("ACME_CA_CERTIFICATE", "/nowhere/ca.pem", "there is no such file"),
         ("BIND_ADDRESS", "192.0.2.1", "this machine has no such address"),
@@ -65,6 +68,57 @@ def test_setting_that_cannot_work_is_refused_by_its_name(
     assert refusal(stack, "make", "up", f"{variable}={value}").startswith(
         f"{variable}={value}: {says}"
     )
+
+
+JUDGED = """
+while read -r DOMAINS REDIRECT_DOMAINS TRUSTED_PROXIES; do
+    export DOMAINS=${DOMAINS#-} REDIRECT_DOMAINS=${REDIRECT_DOMAINS#-}
+    export TRUSTED_PROXIES=${TRUSTED_PROXIES#-}
+    # Whatever it accepts, it goes on to volumes that are not here.
+    bash /create-secrets.sh 2> /dev/null || true
+    echo .
+done
+"""
+
+
+def test_names_and_proxies_are_judged(stack: Stack) -> None:
+    """What Traefik could not use, and what would have it believe everybody."""
+    good = [
+        "b.test,c-d.test e.test 192.0.2.1",
+        "- - cloudflare,192.0.2.0/24,2001:db8::/32",
+        "- - ::1,2001:db8::1:2,1:2:3:4:5:6:7:8/64,fe80::/10,10.0.0.0/8",
+    ]
+    bad = [
+        ("b.test,,c.test - -", "DOMAINS=b.test,,c.test: give bare host names with commas"),
+        ("https://b.test - -", "DOMAINS=https://b.test: give bare host names with commas"),
+        ("b.test B.test -", "REDIRECT_DOMAINS=B.test: B.test is given twice"),
+        ("a.test - -", "DOMAINS=a.test: a.test is given twice"),
+        *(
+            (f"- - {value}", f"TRUSTED_PROXIES={value}: ")
+            for value in (
+                *("0.0.0.0/0", "::/0", "*", "192.0.2.1,", "192.0.2.256", "192.0.2", "192.0.2.01"),
+                *("192.0.2.0/33", "2001:db8::1::2", "2001:db8", ":::", "2001:db8::/129", "12345::"),
+                *("1:2:3:4:5:6:7:8:9", "1:2:3:4:5:6:7:8::", "example.org", "Cloudflare"),
+            )
+        ),
+    ]
+    done = subprocess.run(
+        [
+            *("docker", "run", "--rm", "--interactive", "--network=none", "--user=65534"),
+            f"--volume={stack.folder}/db/create-secrets.sh:/create-secrets.sh:ro",
+            *("--env=DOMAIN=a.test", "--env=ACME_CA_SERVER=", "--env=COPIES_BACKUPS="),
+            *("--env=BACKUP_DIR=", "--env=STATUS=", "--env=PROFILES=", "--env=ALERTS="),
+            *("--entrypoint=bash", image("postgres"), "-c", JUDGED),
+        ],
+        input="".join(f"{line}\n" for line in [*good, *(line for line, _ in bad)]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers = [one.strip() for one in done.stdout.split(".\n")][:-1]
+    assert answers[: len(good)] == [""] * len(good)
+    for answer, (line, says) in zip(answers[len(good) :], bad, strict=True):
+        assert answer.startswith(says), line
 
 
 def test_number_that_is_none_is_refused(stack: Stack) -> None:
