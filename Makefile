@@ -4,7 +4,7 @@
 # environment: neither make nor a shell looks for $(…) in it.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
 	$(eval override export $(name) := $$(value $(name)))))
-.PHONY: help up down dev revision run shell psql logs deploy rollback doctor advise status backup verify-backup restore upgrade-db rotate-secrets sbom test chaos bench check
+.PHONY: help up down dev revision run shell psql logs deploy rollback doctor advise status maintenance backup verify-backup restore upgrade-db rotate-secrets sbom test chaos bench check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ advise: ## Say how the machine is used and what to change, of the last hour or S
 
 status: ## Print the status page's address, user and password
 	@python3 -m ops.status
+
+maintenance: ## Answer 503 with a page: ON=1, ALLOW="192.0.2.7" for who may pass; OFF=1 ends it
+	@python3 -m ops.maintenance
 
 backup: ## Take a base backup now (the schedule does, too)
 	@python3 -m ops.backup base

@@ -40,6 +40,7 @@ RUNNING: dict[str, Check] = {
     "version": service.rollout,
     "settings": service.settings,
     "certificate": network.certificate,
+    "maintenance": service.visitors,
     "migrations": data.migrations,
     "database": data.database,
     "queries": data.queries,

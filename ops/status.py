@@ -3,6 +3,7 @@
 import sys
 
 from host.commands import UserError, carried_out
+from ops import closed
 from ops.docker import compose, inspect
 from ops.stack import Stack, State, ids, running
 
@@ -31,8 +32,11 @@ def lines(stack: Stack) -> list[str]:
 
 
 def report() -> None:
-    """Print them."""
-    print("\n".join(lines(Stack.read())))
+    """Print them, and whether visitors are kept out."""
+    stack = Stack.read()
+    for one in closed.containers(stack):
+        print(closed.says(one))
+    print("\n".join(lines(stack)))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from ops import backups, lock
+from ops import backups, closed, lock
 from ops.docker import docker, last_lines
 from ops.facts import RECENT, Facts
 from ops.finding import Finding, bad, good, warning
@@ -181,6 +181,14 @@ def rollout(facts: Facts) -> Finding:
         says = f"the replicas run {names[0]}, but the next start runs another image"
         return warning(says, "`make deploy`")
     return good(names[0] if names else "none runs")
+
+
+def visitors(facts: Facts) -> Finding:
+    """Visitors get in."""
+    found = facts.running(closed.SERVICE)
+    if found:
+        return warning(closed.says(found[0]), "`make maintenance OFF=1` ends it")
+    return good("off")
 
 
 def settings(facts: Facts) -> Finding:

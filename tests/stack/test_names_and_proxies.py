@@ -16,6 +16,7 @@ from tests.stack.inside import in_network_of
 from tests.stack.stack import DOMAIN, Stack, docker, poll, running_with_ca
 
 OK = requests.codes.ok
+OUT = requests.codes.service_unavailable
 TOO_MANY = requests.codes.too_many_requests
 SERVED = ["shop.test", "www.shop.test"]
 MOVED = "old.test"
@@ -205,6 +206,31 @@ def test_the_log_has_the_clients_address(names: Stack) -> None:
         "the line", lambda: [x for x in names.logs("traefik").splitlines() if own_id in x]
     )
     assert json.loads(line)["ClientHost"] == "203.0.113.30"
+
+
+def test_maintenance_knows_the_clients_of_a_proxy(names: Stack) -> None:
+    """Those who may pass it, under every name; nobody can pretend, and nobody is cut off."""
+    other = called(names, SERVED[0])
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(client, names, "203.0.113.42", "/sleep/6")
+        poll("a request under way", lambda: "begun" in names.logs("api"))
+        names.run("make", "maintenance", "ON=1", "ALLOW=203.0.113.40, 2001:db8::40")
+    try:
+        assert slow.result().status_code == OK
+        for stack, forwarded, status in (
+            (names, "203.0.113.40", OK),
+            (names, "6.6.6.6, 203.0.113.40", OK),
+            (other, "2001:db8::40", OK),
+            (names, "203.0.113.40, 6.6.6.6", OUT),
+            (other, "203.0.113.4", OUT),
+            (names, "203.0.113.140", OUT),
+        ):
+            assert client(stack, forwarded).status_code == status, forwarded
+        ((status, _),) = in_network_of(names, "traefik", STRANGER, DOMAIN, "1", "203.0.113.40")
+        assert status == OUT
+    finally:
+        names.run("make", "maintenance", "OFF=1")
+    poll("everybody let in", lambda: client(names, "203.0.113.41").status_code == OK)
 
 
 def test_cloudflare_is_its_published_networks(names: Stack) -> None:
