@@ -1,4 +1,4 @@
-"""The picture for the README: rows per second, and where the processor time of a row goes."""
+"""The picture of docs/how-it-works.md: rows per second, and where a row's processor time goes."""
 
 from xml.sax.saxutils import escape
 

@@ -169,7 +169,7 @@ def _limit(usage: Usage, name: str, wanted: int, why: str) -> Advice:
     variable = VARIABLES.get(name)
     if not variable:
         return Advice(
-            f"{why}: raise its limit to {wanted // MIB} MiB in compose.yaml or what that includes"
+            f"{why}: raise its limit to {wanted // MIB} MiB in the compose.yaml that describes it"
         )
     settings = {variable: f"{wanted // MIB}m"}
     if name in usage.budget.others:
