@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from host.commands import UserError
-from ops import dotenv, lock, memory, one_shots, preflight, program
+from ops import dotenv, lock, memory, one_shots, preflight, program, standby
 from ops.docker import ROOT, compose, docker, last_lines
 from ops.https import Endpoint
 from ops.images import Image, Images
@@ -49,7 +49,7 @@ def up(terminal: Terminal) -> None:
             roll_out(stack, images, image, terminal, held)
         restarts = {one.id: one.restarts for one in stack.containers()}
         try:
-            with terminal.step("starting the stack"):
+            with standby.replacing(stack, terminal), terminal.step("starting the stack"):
                 start(stack, images, image, terminal)
                 await_steadiness(stack, restarts, terminal)
         except UserError:

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from ops import backups, closed, lock
+from ops import backups, closed, lock, standby
 from ops.docker import docker, last_lines
 from ops.facts import RECENT, Facts
 from ops.finding import Finding, bad, good, warning
@@ -195,6 +195,8 @@ def settings(facts: Facts) -> Finding:
     """What runs was started with the present settings."""
     if lock.holder(facts.stack.project):
         return good("are being applied")
+    if standby.is_left(facts.stack.project):
+        return warning("the replacement of Traefik was broken off", "`make up` ends it")
     changed = {
         one.service
         for one in running(facts.containers)

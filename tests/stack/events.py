@@ -77,6 +77,13 @@ def harm(how: str) -> Event:
     return event
 
 
+def kill(container: str) -> None:
+    """Kill a container's first process, which not even root may from within."""
+    process = docker("inspect", "--format={{.State.Pid}}", container)
+    command = ("--entrypoint=bash", image("postgres"), "-c", f"kill -KILL {process}")
+    docker("run", "--rm", "--pid=host", "--privileged", *command)
+
+
 def _restarts(container: str) -> int:
     return int(docker("inspect", "--format={{.RestartCount}}", container))
 
@@ -99,18 +106,7 @@ def restart_database(by: str) -> Event:
         before = _restarts(db)
         mark()
         if by == "KILL":
-            # Not even root may kill a container's first process from within.
-            process = docker("inspect", "--format={{.State.Pid}}", db)
-            docker(
-                "run",
-                "--rm",
-                "--pid=host",
-                "--privileged",
-                "--entrypoint=bash",
-                image("postgres"),
-                "-c",
-                f"kill -KILL {process}",
-            )
+            kill(db)
         else:
             stack.inside(db, f"kill -{by} 1")
         if by == "TERM":
@@ -123,10 +119,26 @@ def restart_database(by: str) -> Event:
     return event
 
 
-def replace_traefik(stack: Stack, mark: Callable[[], None]) -> None:
-    """As after a new version or setting of it."""
+def replace_traefik(**settings: str) -> Event:
+    """`make up` after a setting of Traefik's has changed, or its version."""
+
+    def event(stack: Stack, mark: Callable[[], None]) -> None:
+        mark()
+        (before,) = stack.healthy("traefik")
+        stack.environment.update(settings)
+        stack.run("make", "up")
+        assert before not in stack.healthy("traefik")
+
+    return event
+
+
+def crash_traefik(stack: Stack, mark: Callable[[], None]) -> None:
+    """As when it runs out of memory; the restart policy brings it back."""
+    (traefik,) = stack.healthy("traefik")
+    before = _restarts(traefik)
     mark()
-    stack.compose("up", "--detach", "--wait", "--force-recreate", "--no-deps", "traefik")
+    kill(traefik)
+    poll("Traefik", lambda: _restarts(traefik) > before and stack.answers(), seconds=60)
 
 
 def replace_all(stack: Stack, mark: Callable[[], None]) -> None:

@@ -7,6 +7,7 @@ import json
 import random
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -116,6 +117,29 @@ def steady_load(stack: Stack, *, rate: int = 300) -> Iterator[Load]:
         thread.join()
     if failure:
         raise failure[0]
+
+
+@contextlib.contextmanager
+def http2_load(stack: Stack, became: list[str]) -> Iterator[None]:
+    """Send a request every 20 ms over HTTP/2, on a connection that is kept while it may be.
+
+    Args:
+        stack: Where to.
+        became: Where it is put at the end what became of each: `200 2` if all is well.
+    """
+    authority = f"{stack.domain}:{stack.https_port}"
+    command = [
+        *("curl", "--silent", "--http2", "--rate", "50/s", "--cacert", str(stack.root)),
+        *("--resolve", f"{authority}:127.0.0.1", "--output", "/dev/null"),
+        *("--write-out", "%{stderr}%{http_code} %{http_version} %{errormsg}\\n"),
+        f"https://{authority}/livez?[1-100000]",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as client:
+        try:
+            yield
+        finally:
+            client.terminate()
+            became += [line.strip() for line in client.communicate()[1].splitlines()]
 
 
 def assert_stored_once(stack: Stack, load: Load) -> None:

@@ -180,7 +180,7 @@ class Stack:
     def down(self) -> None:
         """Remove everything that the project made."""
         self.compose("--profile=*", "down", "--volumes", "--timeout=1", "--remove-orphans")
-        docker("volume", "rm", "--force", f"{self.project}_unfinished")
+        docker("volume", "rm", "--force", f"{self.project}_unfinished", f"{self.project}_standby")
         tags = docker("image", "ls", "--format={{.Repository}}:{{.Tag}}", f"{self.project}-api")
         if tags:
             docker("image", "rm", "--force", *tags.split())

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-# The steps of a deploy, by what the docker commands look like that they begin with.
+# The steps of a deploy or a start, by what the docker commands look like that they begin with.
 STEPS = {
     "build": "* --file=- build *",
     "migrate": "* run --rm *",
@@ -13,6 +13,7 @@ STEPS = {
     "move": "* tag *:current *",
     "drain": "* container stop *",
     "remove": "* container rm *",
+    "end": "* volume rm *",
 }
 TYPED = "env --unset=DOCKER_HOST --unset=API_IMAGE docker compose up -d"
 KILLED = "kill -KILL $PPID; exit 1"

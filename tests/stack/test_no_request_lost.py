@@ -2,14 +2,17 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from ops import standby
 from tests.stack import events, report
 from tests.stack.events import Event, all_answer, harm, restart_database, settle
-from tests.stack.load import Load, assert_stored_once, steady_load
-from tests.stack.stack import Stack, docker, running_with_ca
+from tests.stack.load import Load, assert_stored_once, http2_load, steady_load
+from tests.stack.stack import Stack, docker, image, running_with_ca
+from tests.stack.steps import KILLED, before
 
 # How many POSTs a replica may have in hand when it is harmed: nobody else may repeat those. It is
 # sent 15 a second, and may stand still for a while before it dies.
@@ -26,7 +29,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "berth-test-chaos",
         scratch,
         scale=4,
-        overlays=["faults"],
+        overlays=["faults", "young"],
         RESPONSE_SECONDS=str(events.RESPONSE_SECONDS),
     ) as stack:
         yield stack
@@ -121,9 +124,109 @@ def test_restarted_database_loses_nothing_acknowledged(
     assert load.slowest < 5
 
 
-def test_replaced_traefik_is_soon_back(stack: Stack) -> None:
+@pytest.fixture
+def settings(stack: Stack) -> Iterator[None]:
+    """Variables that the test may set."""
+    before = dict(stack.environment)
+    yield
+    stack.environment = before
+
+
+@pytest.fixture
+def version() -> Iterator[str]:
+    """Another version of Traefik: the same under another name."""
+    name = "berth-test-traefik:v3.99"
+    docker("tag", image("traefik"), name)
+    yield name
+    docker("rmi", name)
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("variable", ["CLIENT_IN_FLIGHT", "TRAEFIK_IMAGE", "TRAEFIK_MEMORY"])
+def test_replacing_traefik_loses_no_request(stack: Stack, variable: str, version: str) -> None:
+    """Neither over HTTP/1.1 nor over HTTP/2; and nobody orders a certificate for it."""
+    values = {"CLIENT_IN_FLIGHT": "90000", "TRAEFIK_IMAGE": version, "TRAEFIK_MEMORY": "300m"}
+    serial, store = stack.certificate().serial_number, certificates(stack)
+    became: list[str] = []
+
+    def event(stack: Stack, mark: Callable[[], None]) -> None:
+        with http2_load(stack, became):
+            events.replace_traefik(**{variable: values[variable]})(stack, mark)
+            settle()
+
+    load = under_load(stack, f"another {variable} with `make up`", event, scale=2)
+    assert load.why() == {}
+    assert {line for line in became if line != "200 2"} == set()
+    assert len(became) > 200
+    assert stack.certificate().serial_number == serial
+    assert certificates(stack) == store
+    assert left_of_a_replacement(stack) == ""
+
+
+def certificates(stack: Stack) -> str:
+    """Return all that Traefik has stored."""
+    return docker("exec", *stack.healthy("traefik"), "cat", "/certificates/acme.json")
+
+
+def left_of_a_replacement(stack: Stack) -> str:
+    """Return what of a second Traefik is still there."""
+    names = (f"--filter=name={stack.project}{one}" for one in ("-traefik-standby", "_standby"))
+    container, volume = names
+    there = docker("ps", "--all", "--quiet", container) + docker("volume", "ls", "-q", volume)
+    chain = standby.chain(stack.project)
+    return there + "".join(line for line in host_rules().splitlines() if chain in line)
+
+
+def host_rules() -> str:
+    """Return the machine's rules of address translation."""
+    root = ("--network=host", "--privileged", "--volume=/:/host", "--entrypoint=chroot")
+    return docker("run", "--rm", *root, image("postgres"), "/host", "iptables", "-t", "nat", "-S")
+
+
+@pytest.mark.usefixtures("settings")
+def test_traefik_that_does_not_start_leaves_the_old_one_serving(stack: Stack) -> None:
+    """A sentence says so, with its last words."""
+
+    def event(stack: Stack, mark: Callable[[], None]) -> None:
+        old = stack.healthy("traefik")
+        mark()
+        stack.environment["TRAEFIK_IMAGE"] = image("haproxy")
+        done = stack.run("make", "up", check=False)
+        assert done.returncode != 0
+        assert "the new Traefik does not start, its last words:" in done.stderr
+        assert "\nThe old Traefik goes on serving\n" in done.stderr
+        assert stack.healthy("traefik") == old
+
+    load = under_load(stack, "a Traefik that does not start", event, scale=2)
+    assert load.why() == {}
+    assert left_of_a_replacement(stack) == ""
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("step", ["start", "end"])
+def test_replacement_that_is_killed_is_ended_by_the_next(
+    stack: Stack, tmp_path: Path, step: str
+) -> None:
+    """The second Traefik serves meanwhile, though the first be gone; the doctor knows of it."""
+
+    def event(stack: Stack, mark: Callable[[], None]) -> None:
+        mark()
+        stack.environment["CLIENT_IN_FLIGHT"] = "80000"
+        shim = before([step], KILLED, tmp_path)["PATH"]
+        assert stack.run("env", f"PATH={shim}", "make", "up", check=False).returncode != 0
+        assert "Traefik was broken off" in stack.doctor()["settings"]["says"]
+        if step == "start":
+            stack.compose("rm", "--stop", "--force", "traefik")
+        stack.run("make", "up")
+
+    load = under_load(stack, f"`make up` killed at {step}", event, scale=2)
+    assert load.why() == {}
+    assert left_of_a_replacement(stack) == ""
+
+
+def test_traefik_that_crashes_is_soon_back(stack: Stack) -> None:
     """Its port is closed meanwhile, which no client can be spared; nothing else fails."""
-    load = under_load(stack, "replacement of Traefik", events.replace_traefik)
+    load = under_load(stack, "SIGKILL of Traefik", events.crash_traefik)
     assert load.recovery < 10
 
 
