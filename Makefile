@@ -71,7 +71,7 @@ upgrade-db: ## Bring the database to the version of POSTGRES_IMAGE
 	@python3 -m host
 	@python3 -m ops.upgrade_db
 
-rotate-secrets: ## Change the database's password without losing a request
+rotate-secrets: ## Change the database's passwords without losing a request
 	@python3 -m ops.rotate_secrets
 
 sbom: ## List what is in the image, as CycloneDX: make sbom > sbom.json

@@ -2,7 +2,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import asyncpg
 from starlette.requests import Request
@@ -122,8 +122,9 @@ class Database:
             if not connection.is_closed():
                 return connection
         try:
-            return await log_in(
-                self._settings,
+            # To where PGHOST and its like lead.
+            return await asyncpg.connect(
+                timeout=ANSWER_SECONDS,
                 server_settings={
                     "application_name": "berth-api",
                     "statement_timeout": f"{STATEMENT_SECONDS}s",
@@ -178,27 +179,6 @@ async def run(connection: Connection, statement: Statement[T]) -> T:
 
 def reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
-
-
-async def log_in(settings: Settings, **options: Any) -> Connection:  # noqa: ANN401
-    """A connection by the password that is valid now, even if it changes at this very moment."""
-    refused: set[str] = set()
-    while True:
-        passwords = [one for one in settings.database_passwords() if one not in refused]
-        try:
-            return await asyncpg.connect(
-                host=settings.database_host,
-                port=settings.database_port,
-                user=settings.database_user,
-                database=settings.database_name,
-                password=passwords[0],
-                timeout=ANSWER_SECONDS,
-                **options,
-            )
-        except asyncpg.InvalidPasswordError:
-            refused.add(passwords[0])
-            if refused.issuperset(settings.database_passwords()):
-                raise
 
 
 @asynccontextmanager

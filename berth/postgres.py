@@ -6,7 +6,6 @@ The app's are the app's own affair: it finds DATABASE_URL, and PGHOST and its li
 import asyncio
 import logging
 import os
-from contextlib import suppress
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -30,13 +29,17 @@ class DatabaseUnavailableError(Exception):
     """The database cannot be reached. Says why."""
 
 
-def passwords(settings: Settings) -> list[str]:
-    """Return what the files say at this moment: the password, and while it changes the next one."""
-    file = settings.database_password_file
-    found = [file.read_text()]
-    with suppress(FileNotFoundError):
-        found.append(file.with_name(f"{file.name}.next").read_text())
-    return [password.rstrip("\n") for password in found]
+def login(settings: Settings) -> tuple[str, str]:
+    """Return who logs in, and the password, as the files say at this moment.
+
+    Where nobody says who, the file is a link to one that is called as the role: so both change at
+    once.
+    """
+    user, file = settings.database_user, settings.database_password_file
+    if not user:
+        file = file.parent / file.readlink()
+        user = file.name
+    return user, file.read_text().rstrip("\n")
 
 
 def export(settings: Settings) -> None:
@@ -47,8 +50,8 @@ def export(settings: Settings) -> None:
     """
     if not settings.database_host:
         return
-    (password, *_) = passwords(settings)
-    user, name = settings.database_user, settings.database_name
+    user, password = login(settings)
+    name = settings.database_name
     where = f"{settings.database_host}:{settings.database_port}"
     found = {
         "PGHOST": settings.database_host,
@@ -64,28 +67,21 @@ def export(settings: Settings) -> None:
 
 
 async def log_in(settings: Settings, **options: Any) -> Connection:  # noqa: ANN401
-    """Return a connection by the password that is valid now, even if it changes at this moment.
+    """Return a connection.
 
     Raises:
         OSError, asyncpg.PostgresError, asyncpg.InterfaceError: There is none to be had.
     """
-    refused: set[str] = set()
-    while True:
-        left = [one for one in passwords(settings) if one not in refused]
-        try:
-            return await asyncpg.connect(
-                host=settings.database_host,
-                port=settings.database_port,
-                user=settings.database_user,
-                database=settings.database_name,
-                password=left[0],
-                timeout=ATTEMPT_SECONDS,
-                **options,
-            )
-        except asyncpg.InvalidPasswordError:
-            refused.add(left[0])
-            if refused.issuperset(passwords(settings)):
-                raise
+    user, password = login(settings)
+    return await asyncpg.connect(
+        host=settings.database_host,
+        port=settings.database_port,
+        user=user,
+        database=settings.database_name,
+        password=password,
+        timeout=ATTEMPT_SECONDS,
+        **options,
+    )
 
 
 async def connect(settings: Settings) -> Connection:

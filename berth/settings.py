@@ -31,7 +31,7 @@ class Settings:
         database_host: Where PostgreSQL is; empty if there is none to wait for.
         database_port: Its port.
         database_name: The database.
-        database_user: Who logs in.
+        database_user: Who logs in; empty if the password's file leads to one of that name.
         database_password_file: Where the password is.
         trusted_proxies: Networks of what stands before Traefik; it is believed whom it asks for.
         max_body_bytes: Bytes that one request's body may have.
@@ -130,7 +130,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         database_host=read.text("DATABASE_HOST"),
         database_port=read.whole("DATABASE_PORT", 5432, 1, port),
         database_name=read.text("DATABASE_NAME", "berth"),
-        database_user=read.text("DATABASE_USER", "berth"),
+        database_user=read.text("DATABASE_USER"),
         database_password_file=Path(
             read.text("DATABASE_PASSWORD_FILE", "/run/secrets/database-password")
         ),

@@ -81,31 +81,55 @@ fi
 umask 222
 cd /run/secrets
 
-make_secret() {
-    if [[ ! -s $1 ]]; then
-        head -c 32 /dev/urandom | base64 --wrap=0 | tr '+/' '-_' > "$1.new"
-        mv "$1.new" "$1"
-    fi
+new_secret() {
+    head -c 32 /dev/urandom | base64 --wrap=0 | tr '+/' '-_' > "$1.new"
+    mv "$1.new" "$1"
+}
+make_secret() { [[ -s $1 ]] || new_secret "$1"; }
+point_to() {
+    ln --symbolic --force "$1" database-password.new
+    mv --no-target-directory database-password.new database-password
 }
 
 make_secret postgres-password
-# Each in a volume of its own: a replica sees neither the owner's password nor the exporter's.
-passwords=(database-password ../owner-secrets/database-password ../metrics-secrets/postgres-password)
-for file in "${passwords[@]}"; do
-    make_secret "$file"
-done
 # The superuser's lies beside the app's, and the database's user alone can read it.
 if [[ -O postgres-password ]]; then
     chmod 400 postgres-password
     chown postgres postgres-password
 fi
-# The two halves of `make rotate-secrets`; in between, replicas know both passwords.
-for file in "${passwords[@]}"; do
-    case ${1:-} in
-        prepare) make_secret "$file.next" ;;
-        complete) mv "$file.next" "$file" ;;
-    esac
+# Each in a volume of its own: a replica sees neither the owner's password nor the exporter's.
+others=(../owner-secrets/database-password ../metrics-secrets/postgres-password)
+for file in "${others[@]}"; do
+    make_secret "$file"
 done
+# The app logs in by one of two names in turn. A file that is called as one has its password, the
+# link leads to whose turn it is, and without a file nobody gets in by that name: see roles.sql.
+if [[ ! -L database-password ]]; then
+    # It was that of `berth`, when there was one name.
+    [[ ! -s database-password ]] || ln --force database-password berth
+    make_secret berth
+    point_to berth
+fi
+# The steps of `make rotate-secrets`, each of which may be killed and run again.
+turn=$(readlink database-password)
+[[ $turn == berth ]] && other=berth_clone || other=berth
+case ${1:-} in
+    prepare)
+        for file in "${others[@]}"; do
+            new_secret "$file"
+        done
+        # Where there is one, nobody has finished a change.
+        [[ -e $other ]] || make_secret $other.next
+        ;;
+    switch)
+        if [[ -e $other.next ]]; then
+            ln --force $other.next $other
+            point_to $other
+        fi
+        rm -f ./*.next
+        ;;
+    retire) rm -f "$other" ;;
+esac
 
 # The app's own variables and secrets, where whoever runs its image finds them; all at once, since
 # replicas may start at this moment.

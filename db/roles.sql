@@ -5,6 +5,7 @@
 --   postgres     superuser, reached by the socket alone
 --   berth_owner  owns the database and what migrations make; only `migrate` has its password
 --   berth        the app's: reads and writes rows, owns nothing and makes nothing
+--   berth_clone  another name to log in as `berth`; while a password changes, both are valid
 --   metrics      the exporter's: sees statistics, and no row
 --
 -- Superuser evaluates nothing here that another role could have made: names are found in
@@ -17,17 +18,18 @@ SET log_min_error_statement = 'panic';
 SET track_activities = off;
 SET pg_stat_statements.track = 'none';
 SET client_min_messages = warning;
--- While `make rotate-secrets` is under way, the next one counts: programs know both.
-\set app `cat /run/secrets/database-password.next 2> /dev/null || cat /run/secrets/database-password`
-\set owner `cat /run/owner-secrets/database-password.next 2> /dev/null || cat /run/owner-secrets/database-password`
-\set metrics `cat /run/metrics-secrets/postgres-password.next 2> /dev/null || cat /run/metrics-secrets/postgres-password`
+-- `make rotate-secrets` makes a file for the name that is not in use, and takes the old one away.
+\set app `cat /run/secrets/berth.next 2> /dev/null || cat /run/secrets/berth 2> /dev/null`
+\set clone `cat /run/secrets/berth_clone.next 2> /dev/null || cat /run/secrets/berth_clone 2> /dev/null`
+\set owner `cat /run/owner-secrets/database-password`
+\set metrics `cat /run/metrics-secrets/postgres-password`
 \set postgres `cat /run/secrets/postgres-password`
 
 BEGIN;
 -- One of these programs at a time; who only logs in need not wait.
 LOCK TABLE pg_authid IN SHARE ROW EXCLUSIVE MODE;
 SELECT format('CREATE ROLE %I', role)
-FROM unnest(ARRAY['berth_owner', 'berth', 'metrics']) AS role
+FROM unnest(ARRAY['berth_owner', 'berth', 'berth_clone', 'metrics']) AS role
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) \gexec
 
 -- A role may change its own password and settings: what it did to itself ends here.
@@ -35,18 +37,33 @@ SELECT format('ALTER ROLE %I %s RESET ALL', rolname, 'IN DATABASE ' || quote_ide
 FROM pg_db_role_setting
 JOIN pg_roles ON pg_roles.oid = setrole
 LEFT JOIN pg_database ON pg_database.oid = setdatabase
-WHERE rolname IN ('berth_owner', 'berth', 'metrics') \gexec
+WHERE rolname IN ('berth_owner', 'berth', 'berth_clone', 'metrics') \gexec
 ALTER ROLE postgres PASSWORD :'postgres';
 ALTER ROLE berth_owner LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS
     PASSWORD :'owner';
-ALTER ROLE berth LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS
-    PASSWORD :'app';
+ALTER ROLE berth INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+ALTER ROLE berth_clone INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+GRANT berth TO berth_clone;
+-- Whoever asks who the app is, and what it makes, finds one role.
+ALTER ROLE berth_clone SET role = 'berth';
+SELECT CASE password
+    WHEN '' THEN format('ALTER ROLE %I NOLOGIN PASSWORD NULL', role)
+    ELSE format('ALTER ROLE %I LOGIN PASSWORD %L', role, password) END
+FROM (VALUES ('berth', :'app'), ('berth_clone', :'clone')) AS name (role, password) \gexec
 ALTER ROLE metrics LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS
     CONNECTION LIMIT 3 PASSWORD :'metrics';
 ALTER ROLE metrics SET statement_timeout = '5s';
 ALTER ROLE metrics SET search_path = pg_catalog;
 GRANT pg_monitor TO metrics;
 COMMIT;
+-- Sessions outlive a password.
+DO $$
+BEGIN
+    PERFORM pg_terminate_backend(pid)
+    FROM pg_stat_activity JOIN pg_roles ON pg_roles.oid = usesysid
+    WHERE rolname IN ('berth', 'berth_clone') AND NOT rolcanlogin;
+END
+$$;
 
 SELECT 'CREATE DATABASE berth OWNER berth_owner TEMPLATE template0'
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'berth') \gexec
@@ -83,7 +100,8 @@ BEGIN
                 FROM pg_namespace WHERE nspowner = 'berth'::regrole
                 UNION ALL
                 SELECT format('GRANT SELECT, UPDATE ON LARGE OBJECT %s TO berth', oid)
-                FROM pg_largeobject_metadata WHERE lomowner = 'berth'::regrole
+                FROM pg_largeobject_metadata
+                WHERE lomowner IN ('berth'::regrole, 'berth_clone'::regrole)
                 UNION ALL
                 SELECT format('GRANT EXECUTE ON ROUTINE %s TO berth', oid::regprocedure)
                 FROM pg_proc WHERE proowner = 'berth'::regrole
@@ -92,7 +110,7 @@ BEGIN
                 SELECT format('ALTER ROUTINE %s SECURITY INVOKER', oid::regprocedure)
                 FROM pg_proc WHERE proowner = 'berth'::regrole AND prosecdef
             ) AS found;
-            REASSIGN OWNED BY berth TO berth_owner;
+            REASSIGN OWNED BY berth, berth_clone TO berth_owner;
             FOREACH one IN ARRAY coalesce(statements, '{}') LOOP
                 EXECUTE one;
             END LOOP;
@@ -114,7 +132,7 @@ BEGIN
             IF clock_timestamp() > began + interval '10 s' THEN
                 PERFORM pg_stat_clear_snapshot();
                 PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
-                WHERE usename = 'berth' AND xact_start < began;
+                WHERE usename IN ('berth', 'berth_clone') AND xact_start < began;
             END IF;
             PERFORM pg_sleep(0.5);
         END;

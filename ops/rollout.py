@@ -114,6 +114,15 @@ class Rollout:
             self._come_back(image, base, error)
             raise UnhealthyError(f"{error}\n{self._what_serves(base)}") from None
 
+    def anew(self, image: Image) -> None:
+        """Replace every replica by another of the same image, which reads its secrets as they are.
+
+        Raises:
+            UnhealthyError: A new replica was not healthy in time; the old ones go on.
+            StopRequested: Somebody wanted to stop, and a whole service is there.
+        """
+        self._replace(image, lambda one: one.id not in self._started, watch=True)
+
     def runs(self, image: Image) -> bool:
         """Whether there is a replica of an image."""
         return any(one.image == image.id for one in self._stack.replicas())

@@ -17,8 +17,14 @@ class Service:
     replicas: int
 
     @classmethod
-    def find(cls, stack: Stack, images: Images, lock: Lock) -> "Service":
+    def find(cls, stack: Stack, images: Images, lock: Lock, *, resumes: bool = False) -> "Service":
         """Look at what runs.
+
+        Args:
+            stack: Whose.
+            images: Those of its app.
+            lock: Held.
+            resumes: Whether somebody was surely killed at work.
 
         Raises:
             UserError: Nothing does.
@@ -30,7 +36,7 @@ class Service:
         # Old and new side by side are what a deploy left that was killed: its number counts. If all
         # are alike, Compose has scaled them since.
         versions = {(replica.image, replica.config_hash) for replica in replicas}
-        if lock.unfinished and len(versions) > 1:
+        if lock.unfinished and (resumes or len(versions) > 1):
             wanted = lock.unfinished
         lock.note_replicas(wanted)
         return cls(replicas, images.adopt(_image(replicas, images)), wanted)

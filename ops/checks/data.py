@@ -49,9 +49,8 @@ _AS_SUPERUSER = 'psql --dbname=postgres "$@"'
 # What the app's and the owner's roles could have made is read with the app's own rights.
 _AS_APP = """
 cd /run/secrets
-export PGPASSWORD
-PGPASSWORD=$(cat database-password.next 2> /dev/null || cat database-password)
-psql --host=127.0.0.1 --username=berth --dbname=berth "$@"
+user=$(readlink database-password)
+PGPASSWORD=$(< "$user") psql --host=127.0.0.1 --username="$user" --dbname=berth "$@"
 """
 
 

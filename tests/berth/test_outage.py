@@ -1,7 +1,6 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import requests
@@ -129,40 +128,6 @@ def test_a_statement_that_waits_too_long_is_503_too(
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
     assert answer.elapsed.total_seconds() < SOON
     assert api.get("/items").status_code == 200
-
-
-def test_a_new_password_needs_no_restart(
-    api: Server, postgres: Postgres, password_file: Path
-) -> None:
-    """It is read again for each new connection."""
-    old = password_file.read_text()
-    try:
-        postgres.sql("postgres", "ALTER ROLE berth PASSWORD 'changed'")
-        password_file.write_text("changed\n")
-        _end_connections(postgres)
-        assert api.get("/items").status_code == 200
-    finally:
-        postgres.sql("postgres", f"ALTER ROLE berth PASSWORD '{old.strip()}'")
-        password_file.write_text(old)
-        _end_connections(postgres)
-
-
-def test_a_password_that_is_about_to_be_valid_lies_beside_the_old_one(
-    api: Server, postgres: Postgres, password_file: Path
-) -> None:
-    """While it changes, whichever the database wants is found."""
-    old = password_file.read_text()
-    coming = password_file.with_name(f"{password_file.name}.next")
-    coming.write_text("coming\n")
-    try:
-        for valid in (old.strip(), "coming"):
-            postgres.sql("postgres", f"ALTER ROLE berth PASSWORD '{valid}'")
-            _end_connections(postgres)
-            assert api.get("/items").status_code == 200
-    finally:
-        coming.unlink()
-        postgres.sql("postgres", f"ALTER ROLE berth PASSWORD '{old.strip()}'")
-        _end_connections(postgres)
 
 
 def test_an_ordinary_bug_stays_a_500(

@@ -159,6 +159,8 @@ FORBIDDEN = (
     "ALTER ROLE CURRENT_USER BYPASSRLS",
     "ALTER ROLE postgres PASSWORD 'guessed'",
     "ALTER ROLE metrics PASSWORD 'guessed'",
+    "ALTER ROLE berth_clone LOGIN",
+    "GRANT berth TO metrics",
     "CREATE ROLE canary",
     "CREATE DATABASE canary",
     "GRANT pg_read_server_files TO CURRENT_USER",

@@ -14,7 +14,7 @@ from tests.stack.stack import REPOSITORY, Stack, docker, poll, running
 from tests.stack.writer import writing
 
 SECRETS = (
-    *("secrets/database-password", "secrets/postgres-password"),
+    *("secrets/berth", "secrets/postgres-password"),
     *("owner-secrets/database-password", "metrics-secrets/postgres-password"),
 )
 # As Berth had it before there was an owner.
@@ -26,7 +26,11 @@ REVOKE USAGE ON SCHEMA public FROM berth;
 REASSIGN OWNED BY berth_owner TO berth;
 DROP OWNED BY berth_owner;
 DROP ROLE berth_owner;
+DROP OWNED BY berth_clone;
+DROP ROLE berth_clone;
 """
+# And its password, when the app logged in by one name.
+LEGACY_FILES = "cd /to && cp --remove-destination berth database-password && rm berth"
 
 
 class Cluster:
@@ -59,6 +63,22 @@ class Cluster:
         ours = "PGOPTIONS=-c search_path=public -c role=none -c statement_timeout=0"
         login = (f"--username={role}", f"--dbname={database}", "--file=-")
         return self.run("env", ours, *psql, *login, stdin=statements).strip()
+
+    def psql(self, role: str) -> list[str]:
+        """Return the command by which a role logs in."""
+        return ["psql", "--no-psqlrc", "--quiet", "-At", "--dbname=berth", f"--username={role}"]
+
+    def allowed(self, role: str, statements: tuple[str, ...]) -> list[str]:
+        """Return which of the statements succeed; none of them stays."""
+        alone = ("CREATE DATABASE", "ALTER SYSTEM")  # in no transaction
+        script = "".join(
+            f"{'' if one.startswith(alone) else 'BEGIN;'}\n{one};\n"
+            f"\\if :ERROR\n\\else\n\\echo ALLOWED {number}\n\\endif\nROLLBACK;\n"
+            for number, one in enumerate(statements)
+        )
+        said = self.run(*self.psql(role), "--file=-", stdin=script)
+        numbers = [line.split()[1] for line in said.splitlines() if line.startswith("ALLOWED")]
+        return [statements[int(number)] for number in numbers]
 
     def roles(self) -> None:
         """Run db/roles.sql as compose.yaml does."""
@@ -191,6 +211,52 @@ def test_who_holds_a_table_delays_that_but_does_not_prevent_it(cluster: Cluster)
     assert cluster.sql(owner) == "berth_owner"
 
 
+def test_the_app_is_the_same_by_either_name(cluster: Cluster) -> None:
+    """It may do the same, and is `berth` to whoever asks, until the name is taken from it."""
+    script = "cp /run/secrets/berth /run/secrets/berth_clone"
+    docker("exec", cluster.container(), "bash", "-c", script)
+    cluster.roles()
+    both = cluster.dump()
+    made = "CREATE TABLE items (name text); CREATE TABLE alembic_version (version_num text)"
+    cluster.sql(made, role="berth_owner")
+    rows = (
+        *("SELECT count(*) FROM items", "DELETE FROM items", "UPDATE items SET name = 'x'"),
+        *("INSERT INTO items (name) VALUES ('x')", "SELECT lo_unlink(lo_create(0))"),
+    )
+    for name in ("berth", "berth_clone"):
+        # As a pool does between two uses.
+        said = ("--command=DISCARD ALL", "--command=SELECT count(*) FROM items")
+        assert cluster.run(*cluster.psql(name), *said) == "0\n"
+        assert cluster.run(*cluster.psql(name), "--command=SELECT current_user") == "berth\n"
+        assert cluster.allowed(name, rows) == list(rows)
+        assert cluster.allowed(name, hostile.OWNERS) == []
+        assert cluster.allowed(name, hostile.FORBIDDEN) == []
+    # `sql` logs in without its settings.
+    cluster.sql("SELECT lo_create(1)", role="berth_clone")
+    cluster.run(*cluster.psql("berth_clone"), "--command=SELECT lo_create(2)")
+    cluster.sql("ALTER ROLE berth_clone SET role = 'none'", role="berth_clone")
+    sleeping = ("--command=SELECT pg_sleep(1000)",)
+    docker("exec", "--detach", cluster.container(), *cluster.psql("berth_clone"), *sleeping)
+    sleeps = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'berth_clone'"
+    poll("the session", lambda: cluster.sql(sleeps) == "1")
+    cluster.roles()
+    assert cluster.sql(sleeps) == "1"
+    for number in (1, 2):
+        assert cluster.allowed("berth", (f"SELECT lo_put({number}, 0, 'x')",))
+    owners = "SELECT DISTINCT lomowner::regrole::text FROM pg_largeobject_metadata"
+    assert cluster.sql(owners) == "berth_owner"
+    docker("exec", cluster.container(), "rm", "/run/secrets/berth_clone")
+    cluster.roles()
+    assert cluster.sql(sleeps) == "0"
+    with pytest.raises(AssertionError, match="not permitted to log in"):
+        cluster.sql("SELECT 1", role="berth_clone")
+    left = "SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = 'berth_clone'"
+    assert cluster.sql(left) == "t"
+    cluster.sql("ALTER ROLE berth_clone LOGIN; DROP TABLE items, alembic_version")
+    cluster.sql("SELECT lo_unlink(1), lo_unlink(2)")
+    assert cluster.dump() == both
+
+
 class Live(Cluster):
     """The database of a stack, whose roles log in as they would from a replica."""
 
@@ -204,8 +270,8 @@ class Live(Cluster):
 
     def password(self, role: str) -> str:
         """Return a role's, out of the volume that it is in."""
-        volume = {"berth": "secrets", "berth_owner": "owner-secrets"}.get(role, "metrics-secrets")
-        file = "postgres-password" if role == "metrics" else "database-password"
+        volume = {"berth_owner": "owner-secrets", "metrics": "metrics-secrets"}.get(role, "secrets")
+        file = {"berth_owner": "database-password", "metrics": "postgres-password"}.get(role, role)
         mount = f"--volume={self.stack.project}_{volume}:/from:ro"
         return docker("run", "--rm", "--network=none", mount, image(), "cat", f"/from/{file}")
 
@@ -217,29 +283,20 @@ class Live(Cluster):
         password = f"PGPASSWORD={self.password(role)}"
         return ["env", password, *psql, "--host=127.0.0.1", f"--username={role}"]
 
+    def app(self) -> str:
+        """Return the name by which the app logs in now."""
+        return self.run("readlink", "/run/secrets/database-password").strip()
+
     def sql(self, statements: str, role: str = "postgres", database: str = "berth") -> str:
         """Run statements as a role."""
         psql = [*self.psql(role), "--set=ON_ERROR_STOP=1", f"--dbname={database}", "--file=-"]
         return self.run(*psql, stdin=statements).strip()
 
-    def allowed(self, role: str, statements: tuple[str, ...]) -> list[str]:
-        """Return which of the statements succeed; none of them stays."""
-        alone = ("CREATE DATABASE", "ALTER SYSTEM")  # in no transaction
-        script = "".join(
-            f"{'' if one.startswith(alone) else 'BEGIN;'}\n{one};\n"
-            f"\\if :ERROR\n\\else\n\\echo ALLOWED {number}\n\\endif\nROLLBACK;\n"
-            for number, one in enumerate(statements)
-        )
-        said = self.run(*self.psql(role), "--file=-", stdin=script)
-        numbers = [line.split()[1] for line in said.splitlines() if line.startswith("ALLOWED")]
-        return [statements[int(number)] for number in numbers]
-
     def besiege(self) -> None:
         """Open sessions as the app's role that do not end by themselves."""
         for statements in hostile.SIEGE:
-            docker(
-                "exec", "--detach", self.container(), *self.psql("berth"), f"--command={statements}"
-            )
+            psql = (*self.psql(self.app()), f"--command={statements}")
+            docker("exec", "--detach", self.container(), *psql)
 
     def is_unharmed(self) -> bool:
         """Whether nothing has run as superuser: neither here nor where backups are and proven."""
@@ -282,6 +339,8 @@ def test_a_running_stack_is_brought_over_without_losing_a_request(live: Live) ->
     live.sql("ALTER ROLE berth_owner RESET ALL")  # what a migration has set for its own sessions
     today = live.dump()
     live.sql(LEGACY)
+    volume = f"--volume={live.stack.project}_secrets:/to"
+    docker("run", "--rm", "--network=none", volume, image(), "bash", "-c", LEGACY_FILES)
     assert live.allowed("berth", hostile.OWNERS[:1])
     with writing(live.stack, "brought-over") as writer:
         live.stack.up(scale=2)

@@ -2,31 +2,11 @@
 
 import json
 import subprocess
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-
-import requests
 
 from tests.stack.stack import Stack, docker
 
 SERVICES = ("traefik", "api", "db", "docker-proxy", "secrets", "roles", "migrate")
 FILES = ("database-password", "postgres-password")
-
-# New connections, one after the other, by the very way that replicas go.
-LOG_IN = """
-import asyncio, time
-from app.database import log_in
-from app.settings import Settings
-async def main():
-    settings, count, end = Settings(), 0, time.monotonic() + 15
-    while time.monotonic() < end:
-        await (await log_in(settings)).close()
-        count += 1
-    print(count)
-asyncio.run(main())
-"""
 
 
 def read(stack: Stack, name: str) -> str:
@@ -114,58 +94,3 @@ def test_no_secret_shows_anywhere_else(stack: Stack) -> None:
     environments = docker("exec", api["Id"], "bash", "-c", script)
     assert "DATABASE_PASSWORD_FILE=" in environments
     assert not any(one in environments for one in secrets)
-
-
-@contextmanager
-def steady_requests(stack: Stack) -> Iterator[list[int]]:
-    """Read and write all the while; yields the statuses of the answers so far."""
-    ended = threading.Event()
-    statuses: list[int] = []
-
-    def client(number: int) -> None:
-        with stack.session() as session:
-            for count in range(1_000_000):
-                if ended.wait(0.02):
-                    return
-                item = {"name": f"during-rotation-{number}-{count}"}
-                statuses.append(
-                    session.post(stack.url("/items"), json=item, timeout=10).status_code
-                )
-                statuses.append(session.get(stack.url("/items"), timeout=10).status_code)
-
-    with ThreadPoolExecutor(4) as clients:
-        running = [clients.submit(client, number) for number in range(4)]
-        try:
-            yield statuses
-        finally:
-            ended.set()
-    assert [one.result() for one in running] == [None] * 4
-
-
-def test_rotating_secrets_loses_no_request(stack: Stack) -> None:
-    """Nor any new connection; then the old password opens nothing, the new one shows nowhere."""
-    old, old_owner = read(stack, "database-password"), owners(stack)
-    (api, *_) = stack.containers("api")
-    with steady_requests(stack) as statuses, ThreadPoolExecutor(1) as connecting:
-        log_ins = connecting.submit(docker, "exec", api["Id"], "python", "-c", LOG_IN)
-        said = stack.run("python3", "-m", "ops.rotate_secrets").stdout
-        new = read(stack, "database-password")
-        assert int(log_ins.result().split()[-1]) > 50
-    assert set(statuses) == {requests.codes.ok, requests.codes.created}
-    assert len(statuses) > 200
-    assert new != old
-    assert logs_in(stack, "berth", new)
-    assert not logs_in(stack, "berth", old)
-    assert logs_in(stack, "berth_owner", owners(stack))
-    assert not logs_in(stack, "berth_owner", old_owner)
-    assert new not in said
-    assert new not in stack.compose("logs")
-
-
-def test_a_rotation_that_was_broken_off_can_be_finished(stack: Stack) -> None:
-    """At whatever point it was."""
-    stack.compose("run", "--rm", "--no-deps", "secrets", "prepare")
-    half = read(stack, "database-password.next")
-    stack.run("python3", "-m", "ops.rotate_secrets")
-    assert read(stack, "database-password") == half
-    assert logs_in(stack, "berth", half)
