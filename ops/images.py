@@ -4,6 +4,7 @@
 at, and deploying moves it. Each image knows by a label which one it was built to replace.
 """
 
+import hashlib
 import json
 import re
 from contextlib import suppress
@@ -22,6 +23,8 @@ from ops.terminal import Terminal
 KEPT = 5
 _LOG_LINES = 200
 REPLACES = "berth.replaces"
+# Which berth/ it was built with.
+SERVER = "berth.server"
 _VERSION = "APP_VERSION"
 _PROGRAM = "_berth.server"
 _TAG = re.compile(r"\d{8}-\d{6}(-[0-9a-f]{7,}(-dirty)?)?")
@@ -39,11 +42,19 @@ class Image:
     content: str
     # Whether it has the programs that compose.yaml starts; images of an older Berth have others.
     has_berth: bool = True
+    server: str = (
+        ""  # a digest of berth/ as it was built in; empty if other means than ours built it
+    )
 
     @property
     def name(self) -> str:
         """What to call it."""
         return self.tag or self.version or self.id.removeprefix("sha256:")[:12]
+
+    @property
+    def is_of_this_berth(self) -> bool:
+        """Whether the server in it is this checkout's, as far as is known."""
+        return self.server in {"", server_digest()}
 
     def has_content_of(self, other: "Image") -> bool:
         """Whether the two differ in nothing but the name of their version."""
@@ -57,6 +68,7 @@ def from_inspect(found: dict[str, Any], repository: str) -> Image:
     labels = dict(configuration.pop("Labels", None) or {})
     version = [one.partition("=")[2] for one in variables if one.startswith(f"{_VERSION}=")]
     replaces = labels.pop(REPLACES, "")
+    server = labels.pop(SERVER, "")
     # Which Compose built it is no content.
     others = {key: value for key, value in labels.items() if not key.startswith("com.docker.")}
     return Image(
@@ -66,6 +78,7 @@ def from_inspect(found: dict[str, Any], repository: str) -> Image:
         replaces=replaces,
         created=found["Created"],
         has_berth=_PROGRAM in (configuration.get("Cmd") or []),
+        server=server,
         content=json.dumps(
             [
                 found["RootFS"],
@@ -83,6 +96,14 @@ def change(before: Image, after: Image) -> str:
     if before.id == after.id:
         return f"all of them {after.name} with the present settings"
     return f"{before.name} → {after.name}"
+
+
+def server_digest() -> str:
+    """Return a digest of what this checkout has in berth/, the part of Berth that is in images."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in (ROOT / "berth").iterdir() if path.is_file()):
+        digest.update(f"{file.name}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def tags_in(references: list[str], repository: str) -> list[str]:
@@ -149,7 +170,7 @@ class Images:
         """
         build = self.ready_build(terminal)
         build["args"] = {**build.get("args", {}), _VERSION: tag}
-        build["labels"] = {**build.get("labels", {}), REPLACES: replaces}
+        build["labels"] = {**build.get("labels", {}), REPLACES: replaces, SERVER: server_digest()}
         self._compose_build({"image": self.reference(tag), "build": build}, terminal)
         image = self.find(self.reference(tag))
         if image is None:

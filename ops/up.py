@@ -66,6 +66,8 @@ def up(terminal: Terminal) -> None:
         f"{endpoint.url} answers from {service.count} of {service.image.name}; "
         f"{time.monotonic() - began:.1f} s in all"
     )
+    if not service.image.is_of_this_berth:
+        terminal.say("their server is of the Berth before: `make deploy` brings this one's")
 
 
 def fit(stack: Stack, terminal: Terminal) -> Stack:

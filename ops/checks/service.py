@@ -180,6 +180,8 @@ def rollout(facts: Facts) -> Finding:
     if found and (not current or current.id not in versions):
         says = f"the replicas run {names[0]}, but the next start runs another image"
         return warning(says, "`make deploy`")
+    if current and not current.is_of_this_berth:
+        return warning(f"{current.name} has the server of another Berth than this", "`make deploy`")
     return good(names[0] if names else "none runs")
 
 

@@ -1,7 +1,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from ops.images import REPLACES, Image, from_inspect, new_tag, tags_in
+from ops.images import REPLACES, SERVER, Image, from_inspect, new_tag, server_digest, tags_in
 
 REPOSITORY = "berth-api"
 
@@ -42,6 +42,14 @@ def test_a_new_tag_is_one_of_our_own() -> None:
 def test_a_version_is_no_content() -> None:
     """Two builds of one tree differ in their version and in what they replace."""
     assert image("1").has_content_of(image("2", **{REPLACES: "20261121-214129"}))
+
+
+def test_an_image_knows_which_berth_it_is_of() -> None:
+    """After `git pull` the server in it is an older one; one that others built tells nothing."""
+    assert image(**{SERVER: server_digest()}).is_of_this_berth
+    assert not image(**{SERVER: "of-another-time"}).is_of_this_berth
+    assert image().is_of_this_berth
+    assert image().has_content_of(image(**{SERVER: "of-another-time"}))
 
 
 def test_a_layer_or_a_label_is_content() -> None:
