@@ -16,7 +16,7 @@ from host.commands import UserError, carried_out
 from ops.closed import SERVICE, containers, says
 from ops.docker import compose, docker, last_lines
 from ops.https import Endpoint
-from ops.stack import Container, Stack, ids, running
+from ops.stack import Container, Stack, State, ids, running
 
 _PAGE = "/page.html"
 # HAProxy holds the page and its headers in a buffer of 128 KiB.
@@ -81,6 +81,9 @@ def turn_on(stack: Stack, allowed: list[str]) -> str:
         raise UserError("the stack does not run: `make up`")
     check_page()
     before = containers(stack)
+    # Compose would start one that somebody stopped, with what it was told then.
+    if stopped := [one for one in stack.containers(SERVICE) if one.state is State.STOPPED]:
+        remove(stopped)
     # The next beside the last: in between, visitors would get in.
     compose(
         *(f"--profile={SERVICE}", "up", "--detach", "--no-deps", "--no-recreate"),
@@ -92,12 +95,16 @@ def turn_on(stack: Stack, allowed: list[str]) -> str:
     )
     endpoint = Endpoint(stack.domain, *stack.published(443))
     deadline = time.monotonic() + _SECONDS
-    known = ids(before)
-    while endpoint.status("/") != 503:
+    while True:
+        fresh = [one for one in containers(stack) if one.id not in ids(before)]
+        is_up = any(one.state is State.HEALTHY for one in fresh)
+        if is_up and endpoint.status("/") == 503:
+            break
         if time.monotonic() > deadline:
-            fresh = [one for one in containers(stack) if one.id not in known]
-            said = f": {last_lines(fresh[0].id, 1)}" if fresh else ""
-            raise UserError(f"{endpoint.url} does not answer 503{said}; `make doctor`")
+            said = "".join(f": {last_lines(one.id, 1)}" for one in fresh)
+            if fresh:
+                remove(fresh)
+            raise UserError(f"{endpoint.url} did not turn to 503{said}")
         time.sleep(0.1)
     if before:
         # It was 503 already: a moment for Traefik to learn of the new one.
