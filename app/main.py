@@ -1,36 +1,27 @@
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+import asyncpg
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 
-from app import errors
-from app.database import DatabaseUnavailableError, open_database
-from app.docs import add_docs
-from app.items.endpoints import add_items
-from app.settings import Settings
+from app.items import router as items
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
-    async with open_database(app.state.settings) as database:
-        yield {"database": database}
+async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, object]]:
+    # Where the database is, asyncpg reads from the environment: PGHOST, PGUSER and their like.
+    async with asyncpg.create_pool(min_size=0, max_size=4, command_timeout=1.5) as pool:
+        yield {"pool": pool}
 
 
-def create_app() -> FastAPI:
-    app = FastAPI(
-        title="Berth",
-        lifespan=lifespan,
-        responses=errors.RESPONSES,
-        docs_url=None,
-        redoc_url=None,
-    )
-    app.state.settings = Settings()
-    app.add_exception_handler(DatabaseUnavailableError, errors.database_unavailable)
-    app.add_exception_handler(RequestValidationError, errors.invalid_request)
-    add_items(app)
-    add_docs(app)
-    return app
+app = FastAPI(title="Berth", lifespan=lifespan)
+app.include_router(items.router)
 
 
-app = create_app()
+@app.exception_handler(RequestValidationError)
+async def invalid_request(_request: Request, error: RequestValidationError) -> Response:
+    """FastAPI's own answer less the input, which may be no valid JSON (NaN, half a surrogate)."""
+    detail = [{key: problem[key] for key in ("type", "loc", "msg")} for problem in error.errors()]
+    return Response(json.dumps({"detail": detail}), 422, media_type="application/json")

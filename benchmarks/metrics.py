@@ -10,15 +10,15 @@ import gc
 import os
 import statistics
 import time
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import prometheus_client
 from starlette.types import ASGIApp, Message, Scope
 
-from app.items.repository import get_repository
-from app.items.schemas import Item
-from app.main import create_app
+from app.dependencies import get_connection
+from app.main import app as example
 from berth.lifecycle import Lifecycle
 from berth.metrics import Metrics, MetricsMiddleware
 from berth.settings import load_settings
@@ -29,19 +29,30 @@ REQUESTS = 100
 SCRAPES = 200
 
 NOW = datetime.now(UTC)
-ROW = Item(id=uuid4(), name="a row", description=None, quantity=1, created_at=NOW, updated_at=NOW)
+ROW = {
+    "id": uuid4(),
+    "name": "a row",
+    "description": None,
+    "quantity": 1,
+    "created_at": NOW,
+    "updated_at": NOW,
+}
 
 
 class Memory:
-    """A table of one row."""
+    """A connection to a table of one row."""
 
-    async def get(self, _item_id: UUID) -> Item:
+    async def fetchrow(self, _query: str, _item_id: UUID) -> dict[str, object]:
         return ROW
+
+
+async def get_memory() -> AsyncIterator[Memory]:
+    yield Memory()
 
 
 def scope() -> Scope:
     """Return a GET of the row, as uvicorn makes it."""
-    path = f"/items/{ROW.id}"
+    path = f"/items/{ROW['id']}"
     headers = [(b"host", b"localhost"), (b"accept", b"*/*"), (b"x-forwarded-proto", b"https")]
     return {
         "type": "http",
@@ -97,8 +108,7 @@ def main() -> None:
         os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
         settings = load_settings({"API_WORKERS": f"{workers}"})
         metrics = Metrics(settings)
-        example = create_app()
-        example.dependency_overrides[get_repository] = Memory
+        example.dependency_overrides[get_connection] = get_memory
         app: ASGIApp = example.build_middleware_stack()
         gc.freeze()
         for what, outer in (

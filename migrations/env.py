@@ -1,23 +1,13 @@
 import asyncio
 import logging
-import os
 
 from alembic import context
-from sqlalchemy import Connection, make_url
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 from app.items.models import metadata
 
 logging.basicConfig(level=logging.INFO)
-
-
-async def run_migrations_online() -> None:
-    url = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+asyncpg")
-    engine = create_async_engine(url, poolclass=NullPool)
-    async with engine.connect() as connection:
-        await connection.run_sync(run_migrations)
-    await engine.dispose()
 
 
 def run_migrations(connection: Connection) -> None:
@@ -29,6 +19,14 @@ def run_migrations(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+async def run_migrations_online() -> None:
+    # asyncpg finds the database by PGHOST and its like.
+    engine = create_async_engine("postgresql+asyncpg://")
+    async with engine.connect() as connection:
+        await connection.run_sync(run_migrations)
+    await engine.dispose()
 
 
 asyncio.run(run_migrations_online())

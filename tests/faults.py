@@ -14,11 +14,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Request, WebSocket
+from fastapi import APIRouter, Body, Request, WebSocket
 from fastapi.responses import StreamingResponse
 
-from app.database import Database, get_database
-from app.main import create_app
+from app.dependencies import Transaction
+from app.main import app
 
 logger = logging.getLogger(__name__)
 
@@ -80,10 +80,8 @@ async def bug(text: Annotated[str, Body()]) -> None:
 
 
 @router.post("/bug/database")
-async def quote(
-    text: Annotated[str, Body()], database: Annotated[Database, Depends(get_database)]
-) -> None:
-    await database.write("INSERT INTO items (name, quantity) VALUES ($1, -1)", text)
+async def quote(text: Annotated[str, Body()], connection: Transaction) -> None:
+    await connection.execute("INSERT INTO items (name, quantity) VALUES ($1, -1)", text)
 
 
 @router.post("/bug/answer", response_model=int)
@@ -114,7 +112,6 @@ async def hold_gil() -> None:
     ctypes.PyDLL(None).sleep(FOREVER)  # unlike CDLL, does not give up the GIL
 
 
-app = create_app()
 app.include_router(router)
 
 

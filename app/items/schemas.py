@@ -2,19 +2,10 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-
-def storable(text: str) -> str:
-    """The text itself, if PostgreSQL can hold it: all of Unicode but NUL."""
-    if "\x00" in text:
-        raise ValueError("NUL characters cannot be stored")
-    return text
-
-
-Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(storable)]
-Description = Annotated[str, Field(max_length=2000), AfterValidator(storable)]
-Quantity = Annotated[int, Field(ge=0, le=2**31 - 1)]
+# PostgreSQL can hold all of Unicode but NUL.
+TEXT = r"^[^\x00]*$"
 
 
 class ItemContent(BaseModel):
@@ -22,9 +13,9 @@ class ItemContent(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    name: Name
-    description: Description | None = None
-    quantity: Quantity = 0
+    name: Annotated[str, Field(min_length=1, max_length=200, pattern=TEXT)]
+    description: Annotated[str, Field(max_length=2000, pattern=TEXT)] | None = None
+    quantity: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
 
 class Item(BaseModel):
@@ -40,7 +31,3 @@ class ItemPage(BaseModel):
     items: list[Item]
     next: UUID | None
     """Pass it as `after` to get the next page; null on the last one."""
-
-
-class NotFound(BaseModel):
-    detail: str

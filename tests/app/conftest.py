@@ -1,3 +1,57 @@
-from tests.berth.conftest import api, migrated, new_database, password_file, postgres
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 
-__all__ = ["api", "migrated", "new_database", "password_file", "postgres"]
+import pytest
+from fastapi.testclient import TestClient
+
+from app.main import app
+
+POSTGRES_IMAGE = os.environ.get("POSTGRES_IMAGE") or "postgres:18.6"
+
+
+@pytest.fixture(scope="package")
+def database() -> Iterator[None]:
+    """A new PostgreSQL with the newest schema, which Docker runs for as long as the tests do."""
+    container = docker(
+        *("run", "--detach", "--publish=127.0.0.1::5432"),
+        *("--env=POSTGRES_PASSWORD=test", POSTGRES_IMAGE, "-c", "fsync=off"),
+    )
+    try:
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("PGHOST", "127.0.0.1")
+            environment.setenv("PGPORT", docker("port", container, "5432").rpartition(":")[2])
+            environment.setenv("PGDATABASE", "postgres")
+            environment.setenv("PGUSER", "postgres")
+            environment.setenv("PGPASSWORD", "test")
+            wait(container)
+            alembic("upgrade", "head")
+            yield
+    finally:
+        docker("rm", "--force", "--volumes", container)
+
+
+@pytest.fixture(scope="package")
+def client(database: None) -> Iterator[TestClient]:  # noqa: ARG001
+    with TestClient(app) as client:
+        yield client
+
+
+def wait(container: str) -> None:
+    """Return once it accepts connections over TCP, as it does not during its own setup."""
+    for _ in range(600):
+        ready = ["docker", "exec", container, "pg_isready", "--quiet", "--host=127.0.0.1"]
+        if subprocess.run(ready, check=False).returncode == 0:
+            return
+        time.sleep(0.1)
+    pytest.fail(docker("logs", container))
+
+
+def docker(*command: str) -> str:
+    return subprocess.check_output(["docker", *command], text=True).strip()
+
+
+def alembic(*command: str) -> None:
+    subprocess.run([sys.executable, "-m", "alembic", *command], check=True)

@@ -35,7 +35,11 @@ def new_database(postgres: Postgres, password_file: Path) -> Callable[[], Enviro
             "PATH": os.environ["PATH"],
             "HOST": "127.0.0.1",
             # For alembic where it is run by hand; Berth's programs make the same of what follows.
-            "DATABASE_URL": f"postgresql://berth:{PASSWORD}@127.0.0.1:{postgres.port}/{name}",
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(postgres.port),
+            "PGDATABASE": name,
+            "PGUSER": "berth",
+            "PGPASSWORD": PASSWORD,
             "DATABASE_HOST": "127.0.0.1",
             "DATABASE_PORT": str(postgres.port),
             "DATABASE_NAME": name,

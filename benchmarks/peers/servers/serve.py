@@ -1,3 +1,0 @@
-from app.main import create_app
-
-app = create_app()
