@@ -112,13 +112,19 @@ def test_a_migration_that_waits_for_a_table_lets_requests_pass(
     name = empty["DATABASE_NAME"]
     _copy_with(tmp_path, 'op.execute("ALTER TABLE items ADD COLUMN extra int")')
     with ThreadPoolExecutor(2) as pool:
-        pool.submit(postgres.sql, name, "BEGIN; TABLE items; SELECT pg_sleep(4)")
+        pool.submit(postgres.sql, name, "BEGIN; TABLE items; SELECT pg_sleep(60)")
         eventually(lambda: "pg_sleep" in _activity(postgres, name), "held")
         migration = pool.submit(_run_in, tmp_path, empty)
         eventually(lambda: "ALTER TABLE" in _activity(postgres, name), "waiting")
         started = time.monotonic()
         postgres.sql(name, "SELECT count(*) FROM items")
         assert time.monotonic() - started < 3
+        eventually(lambda: "ALTER TABLE" not in _activity(postgres, name), "given way")
+        postgres.sql(
+            "postgres",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE query LIKE '%pg_sleep(60)'",
+        )
         done = migration.result()
     assert done.returncode == 0, done.stdout
     assert "A table is in use, trying again" in done.stdout
