@@ -13,6 +13,9 @@ from ops.stack import SERVICE
 _FULL = 0.8
 
 _SIZE = "SELECT pg_database_size('berth')"
+# By how many names the app may log in; by one, unless a password is being changed.
+_NAMES = """SELECT to_json(count(*)) FROM pg_roles
+    WHERE rolname IN ('berth', 'berth_clone') AND rolcanlogin"""
 _CONNECTIONS = """SELECT json_build_object(
     'used', (SELECT count(*) FROM pg_stat_activity
         WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
@@ -113,7 +116,7 @@ def connections(facts: Facts) -> dict[str, int]:
 
 
 def database(facts: Facts) -> Finding:
-    """It has a size, connections to spare, and indexes in the order in which it looks."""
+    """It has connections to spare, one password of the app's, and indexes in their order."""
     if sorted_otherwise := ask(facts, _COLLATIONS):
         way_out = (
             "`docker compose exec db reindexdb --all`, then in each database "
@@ -127,6 +130,9 @@ def database(facts: Facts) -> Finding:
     if used >= _FULL * most:
         way_out = "fewer replicas (each process holds up to four), or a larger max_connections"
         return (bad if used >= most else warning)(says, way_out)
+    if ask(facts, _NAMES) > 1:
+        says = "an old password of the app is valid still, as a change of it has not ended"
+        return warning(says, "`make rotate-secrets`")
     return good(says)
 
 

@@ -152,6 +152,7 @@ def test_a_rotation_that_is_killed_leaves_a_whole_service(stack: Stack) -> None:
         assert logs_in(stack, *old)
         assert logs_in(stack, *half)
         poll("its health", lambda: len(stack.healthy()) == 3)
+        assert "valid still" in stack.doctor()["database"]["says"]
         assert set(answers) == {"berth"}
         stack.compose("restart", "db")
         stack.compose("restart", "api")
