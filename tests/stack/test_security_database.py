@@ -339,9 +339,9 @@ def test_a_running_stack_is_brought_over_without_losing_a_request(live: Live) ->
     live.sql("ALTER ROLE berth_owner RESET ALL")  # what a migration has set for its own sessions
     today = live.dump()
     live.sql(LEGACY)
+    assert live.allowed("berth", hostile.OWNERS[:1])
     volume = f"--volume={live.stack.project}_secrets:/to"
     docker("run", "--rm", "--network=none", volume, image(), "bash", "-c", LEGACY_FILES)
-    assert live.allowed("berth", hostile.OWNERS[:1])
     with writing(live.stack, "brought-over") as writer:
         live.stack.up(scale=2)
         writer.await_more()
