@@ -147,9 +147,14 @@ for file in "$app_secrets"/*; do
     [[ ! -f $file ]] || cp "$file" "$new/secrets/"
 done
 chmod --recursive u=rwX,go=rX "$new"
-ln --symbolic "$new" current.new
-mv --no-target-directory current.new current
-[[ -z $old ]] || rm -rf "$old"
+# What has not changed stays: by the link's age programs know which replicas have read other files.
+if [[ -n $old ]] && diff --recursive --brief "$old" "$new" > /dev/null; then
+    rm -rf "$new"
+else
+    ln --symbolic "$new" current.new
+    mv --no-target-directory current.new current
+    [[ -z $old ]] || rm -rf "$old"
+fi
 umask 222
 
 # The status page's password is for root alone to read; Traefik gets a hash of it.

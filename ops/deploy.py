@@ -17,6 +17,7 @@ def deploy(terminal: Terminal) -> None:
     stack = Stack.read()
     with lock.held(stack, "deploy") as held:
         images = Images(stack)
+        one_shots.check_settings()
         service = Service.find(stack, images, held)
         base = service.image
         rollout = Rollout(stack, images, terminal, service.replicas)

@@ -29,6 +29,8 @@ def run(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
 def check_settings() -> None:
     """Let `secrets` judge DOMAIN and its like, before Compose stops what they have changed.
 
+    Replicas that start from now on find the present app.env.
+
     Raises:
         UserError: It does not accept them; the sentence is its own.
     """
@@ -45,14 +47,12 @@ def migrate(images: Images, image: Image, terminal: Terminal) -> list[str]:
     """
     with terminal.step("migrating the database") as step:
         try:
-            # What an update of Berth may have added: a secret, a role, a right.
-            run("secrets")
-            run("roles")
+            run("roles")  # which an update of Berth may have given another right
             name = images.reference(image.tag)
             said = run("--env=LOG_LEVEL=INFO", "migrate", environment={"API_IMAGE": name})
         except DockerError as error:
             raise UserError(
-                f"the migration failed, so nothing else has changed; its last words:\n  {error}"
+                f"`migrate` failed, so nothing else has changed; its last words:\n  {error}"
             ) from None
         migrated = migrations_in(said)
         step.found = in_words(migrated)

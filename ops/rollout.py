@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from host.commands import UserError
+from ops.app_files import AppFiles
 from ops.docker import DockerError, compose, docker, inspect, last_exit_code, last_lines
 from ops.images import Image, Images
 from ops.masquerade import masquerade
 from ops.memory import Budget, fitting
-from ops.stack import SERVICE, Container, Stack, State, ids
+from ops.stack import SERVICE, Container, Stack, State, ids, running
 from ops.terminal import StopRequested, Terminal
 
 _POLL_SECONDS = 0.2
@@ -67,6 +68,7 @@ class Rollout:
         self._pace = Pace.from_environment()
         self._wanted = wanted
         self._started: set[str] = set()
+        self._files = AppFiles.read(running(stack.replicas()))
 
     def check_memory(self) -> None:
         """Refuse a rollout whose additional replicas do not fit this machine.
@@ -84,9 +86,11 @@ class Rollout:
             raise
 
     def is_stale(self, replica: Container, image: Image) -> bool:
-        """Whether a replica runs another image, or was started with other settings."""
+        """Whether a replica runs another image, or was started with other settings or files."""
         return (
-            replica.image != image.id or replica.config_hash != self._stack.config_hashes[SERVICE]
+            replica.image != image.id
+            or replica.config_hash != self._stack.config_hashes[SERVICE]
+            or (self._files is not None and self._files.are_newer_than(replica))
         )
 
     def stale(self, image: Image) -> list[Container]:

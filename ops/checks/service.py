@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 from ops import backups, closed, lock, standby
+from ops.app_files import AppFiles
 from ops.docker import docker, last_lines
 from ops.facts import RECENT, Facts
 from ops.finding import Finding, bad, good, warning
@@ -204,9 +205,13 @@ def settings(facts: Facts) -> Finding:
         for one in running(facts.containers)
         if one.config_hash != facts.stack.config_hashes.get(one.service, one.config_hash)
     }
+    replicas = facts.running(SERVICE)
+    files = AppFiles.read(replicas)
+    if files and (
+        not files.are_those_of(facts.stack) or any(files.are_newer_than(one) for one in replicas)
+    ):
+        return warning("app.env or secrets have changed since the start of api", "`make up`")
     if not changed:
         return good("everything runs with the present ones")
     says = f"changed since the start of {', '.join(sorted(changed))}"
-    return warning(
-        says, "`make deploy`" if changed == {SERVICE} else "`make deploy`, then `make up`"
-    )
+    return warning(says, "`make up`")

@@ -8,7 +8,7 @@ from pathlib import Path
 # The steps of a deploy or a start, by what the docker commands look like that they begin with.
 STEPS = {
     "build": "* --file=- build *",
-    "migrate": "* run --rm *",
+    "migrate": "* run --rm * migrate *",
     "start": "* up --detach *",
     "move": "* tag *:current *",
     "drain": "* container stop *",

@@ -189,6 +189,33 @@ def test_changed_settings_are_rolled_out(stack: Stack, command: str, megabytes: 
     assert memory(stack) == {megabytes}
 
 
+def test_changed_variables_of_the_app_are_rolled_out(stack: Stack) -> None:
+    """Of app.env by `make up`, of secrets by `make deploy` too; the doctor says when they wait."""
+    before, image = ids(stack), images(stack)
+    (stack.folder / "app.env").write_text("SHOP=1\n")
+    found = stack.doctor()["settings"]
+    assert found["says"] == "app.env or secrets have changed since the start of api"
+    with nothing_lost(stack, "`make up` of a changed app.env"):
+        stack.run("make", "up", BY_HALVES)
+    after = ids(stack)
+    assert not before & after
+    assert images(stack) == image
+    # Written once more, as it was.
+    (stack.folder / "app.env").write_text("SHOP=1\n")
+    assert stack.doctor()["settings"]["level"] == "good"
+    stack.run("make", "up")
+    assert ids(stack) == after
+
+    (stack.folder / "secrets").mkdir(mode=0o700)
+    (stack.folder / "secrets/TOKEN").write_text("hunter2\n")
+    stack.compose("up", "--detach")  # copies them, and leaves the replicas as they are
+    assert stack.doctor()["settings"]["level"] == "warning"
+    stack.run("make", "deploy", AT_ONCE)
+    assert not after & ids(stack)
+    assert stack.doctor()["settings"]["level"] == "good"
+    assert "unchanged: 4 replicas" in stack.run("make", "deploy").stdout
+
+
 def test_version_that_never_becomes_healthy_never_serves(stack: Stack) -> None:
     """The deploy aborts by itself; nothing of the new version stays."""
     before, pointed, kept = ids(stack), current(stack), tags(stack)
