@@ -5,10 +5,10 @@ uvicorn --factory berth.dev:create_app --reload
 
 from . import environment, logs
 from .asgi import ASGIApp
+from .importing import load_app
 from .lifecycle import Lifecycle
 from .metrics import Metrics
 from .schema import required
-from .server import load_app
 from .settings import load_settings
 from .wrap import wrap
 

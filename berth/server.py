@@ -16,7 +16,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Mapping
 from io import FileIO
 from math import ceil
@@ -26,7 +25,7 @@ import uvicorn
 
 from . import environment, logs, recycling, workers
 from .asgi import ASGIApp
-from .discovery import AppNotFoundError, load
+from .importing import load_app
 from .lifecycle import Lifecycle
 from .limits import memory_for_bodies
 from .metrics import Metrics
@@ -197,18 +196,6 @@ class Server(uvicorn.Server):
         return kind is not None and any(
             isinstance(connection, kind) for connection in self.server_state.connections
         )
-
-
-def load_app(settings: Settings) -> ASGIApp:
-    """Import the app; what keeps that from working ends the program."""
-    try:
-        app: ASGIApp = load(settings.app)
-    except AppNotFoundError as error:
-        sys.exit(f"{error}")
-    except Exception:  # noqa: BLE001 - whatever the app's code raises
-        traceback.print_exc()
-        sys.exit("the app cannot be imported: what it said stands above")
-    return app
 
 
 def main(given: Mapping[str, str] | None = None) -> None:

@@ -17,6 +17,7 @@ NEEDED_BYTES = 1 << 30
 
 VARIABLES = {80: "HTTP_PORT", 443: "HTTPS_PORT"}
 _CA_TARGET = "/etc/traefik/acme-ca.pem"
+_APP_FILES = {"/app.env": "APP_ENV", "/app-secrets": "APP_SECRETS"}
 
 
 def check(stack: Stack) -> None:
@@ -31,6 +32,9 @@ def check(stack: Stack) -> None:
     for volume in stack.service("traefik").get("volumes", []):
         if volume["target"] == _CA_TARGET and volume["source"] != os.devnull:
             check_certificate(Path(volume["source"]))
+    for volume in stack.service("secrets").get("volumes", []):
+        if volume["target"] in _APP_FILES and volume["source"] != os.devnull:
+            check_path(_APP_FILES[volume["target"]], Path(volume["source"]))
     Budget.read(stack).check(stack.wanted)
     check_disk(Path(output("docker", "info", "--format={{.DockerRootDir}}") or "/"))
 
@@ -50,6 +54,17 @@ def check_port(variable: str, address: str, port: int, project: str) -> None:
         return
     who = f"the container {container}" if container else ports.process(port) or "another program"
     raise UserError(f"{variable}={port}: {who} has this port: stop it, or choose another in .env")
+
+
+def check_path(variable: str, path: Path) -> None:
+    """Refuse a path of the app's own files that leads nowhere."""
+    kind = "folder" if variable == "APP_SECRETS" else "file"
+    try:
+        path.stat()
+    except PermissionError:
+        return  # the engine may look there
+    except OSError:
+        raise UserError(f"{variable}={path}: there is no such {kind}") from None
 
 
 def check_certificate(path: Path) -> None:

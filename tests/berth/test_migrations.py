@@ -104,6 +104,25 @@ def test_a_failing_migration_says_why_and_is_rolled_back(
     assert found == "0001|"
 
 
+def test_two_heads_are_refused_by_name(
+    empty: Environment, postgres: Postgres, tmp_path: Path
+) -> None:
+    """Before anything has changed, with both ways out; the second one works."""
+    _copy_with(tmp_path, "pass")
+    versions = tmp_path / "migrations/versions"
+    other = (versions / "0002_next.py").read_text().replace('"0002"', '"0003"')
+    (versions / "0003_other.py").write_text(other)
+    done = _run_in(tmp_path, empty)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == (
+        "alembic has 2 heads (0002, 0003): join them with `alembic merge heads`, or set "
+        "MIGRATE='alembic upgrade heads'"
+    )
+    assert postgres.sql(empty["DATABASE_NAME"], r"SELECT to_regclass('alembic_version')") == ""
+    done = _run_in(tmp_path, empty | {"MIGRATE": f"{sys.executable} -m alembic upgrade heads"})
+    assert done.returncode == 0, done.stdout
+
+
 def test_a_migration_that_waits_for_a_table_lets_requests_pass(
     empty: Environment, postgres: Postgres, tmp_path: Path
 ) -> None:

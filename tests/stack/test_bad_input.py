@@ -59,6 +59,9 @@ def running(stack: Stack) -> list[str]:
         ("ACME_CA_SERVER", "acme.example.org", "give the URL of the CA's ACME directory"),
         ("ACME_CA_CERTIFICATE", "/nowhere/ca.pem", "there is no such file"),
         ("BIND_ADDRESS", "192.0.2.1", "this machine has no such address"),
+        ("APP_DIR", "/nowhere/shop", "there is no such folder"),
+        ("APP_ENV", "/nowhere/app.env", "there is no such file"),
+        ("APP_SECRETS", "/nowhere/secrets", "there is no such folder"),
     ],
 )
 def test_setting_that_cannot_work_is_refused_by_its_name(
@@ -203,11 +206,34 @@ def test_first_start_that_fails_can_be_repaired(stack: Stack) -> None:
     poll("https://localhost", stack.answers)
 
 
+def test_code_that_cannot_be_imported_is_said_once_and_starts_no_replica(stack: Stack) -> None:
+    """By Compose alone too; the database is not migrated for it."""
+    main = stack.folder / "app/main.py"
+    good = main.read_text()
+    main.write_text("import nowhere\n")
+    try:
+        done = stack.run("make", "up", check=False)
+        alone = stack.run("docker", "compose", "up", "--detach", "--build", check=False)
+    finally:
+        main.write_text(good)
+    assert done.returncode != 0
+    assert done.stderr.count("the app cannot be imported: ModuleNotFoundError: No module") == 1
+    assert done.stderr.count("Traceback") == 1
+    assert alone.returncode != 0
+    assert 'service "migrate" didn\'t complete successfully' in alone.stderr
+    assert stack.containers("api") == []
+    tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+    psql = ("psql", "--dbname=berth", "-At", f"--command={tables}")
+    assert stack.compose("exec", "-T", "db", *psql).strip() == "0"
+
+
 def test_code_that_crashes_is_built_again_once_it_is_mended(stack: Stack) -> None:
     """Though Compose has started it; until then, its own last words say what is wrong."""
     main = stack.folder / "app/main.py"
     good = main.read_text()
-    main.write_text("raise SystemExit('a setting is missing')\n")
+    # Not while it is imported, which `migrate` would have noticed.
+    crash = "app.router.lifespan_context = lambda _: sys.exit('a setting is missing')"
+    main.write_text(f"{good}\nimport sys\n{crash}\n")
     try:
         stack.run("docker", "compose", "up", "--detach", "--build")
         deployed = stack.run("make", "deploy", "DEPLOY_SECONDS=5", check=False)
