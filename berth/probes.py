@@ -15,8 +15,9 @@ from .asgi import Answer, ASGIApp, Receive, Scope, Send
 if TYPE_CHECKING:
     from .lifecycle import Lifecycle
     from .schema import Schema
+    from .settings import Settings
 
-LIVE, READY, VERSION = "/livez", "/readyz", "/version"
+LIVE, READY = "/livez", "/readyz"
 # Asked by whoever watches this replica, whether or not it is still sent requests: no work, and
 # always answered.
 PATHS = frozenset({LIVE, READY})
@@ -26,21 +27,23 @@ class ProbesMiddleware:
     """Answers the probes itself."""
 
     def __init__(
-        self, app: ASGIApp, lifecycle: Lifecycle, schema: Schema | None, version: str
+        self, app: ASGIApp, lifecycle: Lifecycle, schema: Schema | None, settings: Settings
     ) -> None:
         self.app = app
         self.lifecycle = lifecycle
         self.schema = schema
-        self.version = Answer(200, {"version": version, "replica": socket.gethostname()})
-        self.route = SimpleNamespace(path_format=VERSION)  # as metrics name it
+        says = {"version": settings.app_version, "replica": socket.gethostname()}
+        self.version = Answer(200, says)
+        self.version_path = settings.version_path
+        self.route = SimpleNamespace(path_format=self.version_path)  # as metrics name it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path")
-        if scope["type"] != "http" or path not in {LIVE, READY, VERSION}:
+        if scope["type"] != "http" or path not in {LIVE, READY, self.version_path}:
             await self.app(scope, receive, send)
         elif scope["method"] not in {"GET", "HEAD"}:
             await NOT_ALLOWED(scope, receive, send)
-        elif path == VERSION:
+        elif path == self.version_path:
             scope["route"] = self.route
             await self.version(scope, receive, send)
         elif path == READY and (reason := await self._problem()):

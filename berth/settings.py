@@ -28,6 +28,7 @@ class Settings:
         log_level: One of LOG_LEVELS.
         log_format: `json`, or `text` for people.
         app_version: What `/version` says.
+        version_path: Another path for that, where the app has a `/version` of its own.
         database_host: Where PostgreSQL is; empty if there is none to wait for.
         database_port: Its port.
         database_name: The database.
@@ -52,6 +53,7 @@ class Settings:
     log_level: str
     log_format: str
     app_version: str
+    version_path: str
     database_host: str
     database_port: int
     database_name: str
@@ -76,6 +78,9 @@ class _Reader:
 
     def text(self, name: str, default: str = "") -> str:
         return self._environment.get(name) or default
+
+    def path(self, name: str, default: str) -> str:
+        return self._read(name, default, _absolute, "a path that begins with /")
 
     def one_of(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
         found = {value.upper(): value for value in allowed}
@@ -108,6 +113,12 @@ class _Reader:
             return default
 
 
+def _absolute(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError(path)
+    return path
+
+
 def _within(number: T, least: float, most: float) -> T:
     if not least <= number <= most:  # type: ignore[operator]
         raise ValueError(number)
@@ -127,6 +138,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         log_level=read.one_of("LOG_LEVEL", "INFO", LOG_LEVELS),
         log_format=read.one_of("LOG_FORMAT", "json", LOG_FORMATS),
         app_version=read.text("APP_VERSION", "dev"),
+        version_path=read.path("VERSION_PATH", "/version"),
         database_host=read.text("DATABASE_HOST"),
         database_port=read.whole("DATABASE_PORT", 5432, 1, port),
         database_name=read.text("DATABASE_NAME", "berth"),

@@ -27,7 +27,7 @@ def wrap(
         metrics: What counts its requests.
         schema: What its database must have before it is ready; None if nothing.
     """
-    app = ProbesMiddleware(OutageMiddleware(app), lifecycle, schema, settings.app_version)
+    app = ProbesMiddleware(OutageMiddleware(app), lifecycle, schema, settings)
     app = LimitsMiddleware(
         app,
         max_in_flight=settings.max_in_flight,

@@ -18,6 +18,15 @@ def test_a_replica_says_that_it_lives_and_who_it_is(migrated: Environment, log: 
         }
 
 
+def test_an_app_may_have_a_version_of_its_own(migrated: Environment, log: Path) -> None:
+    """Berth's is at VERSION_PATH then, by which metrics name it."""
+    with Server(migrated, log, APP_VERSION="1.2.3", VERSION_PATH="/berth/version") as server:
+        server.ready()
+        assert server.get("/berth/version").json()["version"] == "1.2.3"
+        assert server.get("/version").json() == {"detail": "Not Found"}
+        assert any("/berth/version" in one for one in server.metrics()), server.metrics()
+
+
 def test_a_replica_is_ready_only_once_the_schema_is_there(
     empty: Environment, postgres: Postgres, log: Path
 ) -> None:

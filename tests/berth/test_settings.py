@@ -6,6 +6,7 @@ BAD = {
     "PORT": "http",
     "API_WORKERS": "0",
     "LOG_LEVEL": "loud",
+    "VERSION_PATH": "version",
     "DATABASE_PORT": "70000",
     "MAX_BODY_BYTES": "0",
     "DRAIN_SECONDS": "soon",
