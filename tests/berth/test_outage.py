@@ -128,6 +128,23 @@ def test_a_statement_that_waits_too_long_is_503_too(
     assert api.get("/items").status_code == 200
 
 
+def test_nothing_is_acknowledged_before_it_is_committed(
+    api: Server, postgres: Postgres, migrated: dict[str, str]
+) -> None:
+    """Here the database refuses it at the very end of the transaction."""
+    postgres.sql(
+        migrated["DATABASE_NAME"],
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN RAISE EXCEPTION USING MESSAGE = ''refused''; END';"
+        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON items DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    try:
+        assert api.post("/items", {"name": "refused"}).status_code == 500
+    finally:
+        postgres.sql(migrated["DATABASE_NAME"], "DROP FUNCTION refuse CASCADE")
+
+
 def test_an_ordinary_bug_stays_a_500(
     api: Server, postgres: Postgres, migrated: dict[str, str]
 ) -> None:
