@@ -137,8 +137,9 @@ class Standby:
     def _start(self) -> None:
         with self._terminal.step("starting the new Traefik beside the old one"):
             try:
+                # With what it depends on, which may be new as well.
                 compose(
-                    *("run", "--detach", "--no-deps", "--no-TTY", f"--name={self._name}"),
+                    *("run", "--detach", "--no-TTY", f"--name={self._name}"),
                     *(f"--publish={ip}::{target}/{kind}" for ip, _, target, kind in self._ports()),
                     *(f"--env={_MAX_AGE}={_STANDBY_SECONDS}s", f"--env={_NO_AUTHORITY}"),
                     _SERVICE,
@@ -146,7 +147,10 @@ class Standby:
                 )
                 self._await_routes(self._name, self._beside, watch=True)
             except UserError as error:
-                raise UserError(f"{error}\nThe old Traefik goes on serving") from None
+                raise UserError(
+                    f"{error}\nThe old Traefik goes on serving; "
+                    "`docker compose up -d` replaces it all the same"
+                ) from None
 
     def _send_here(self) -> None:
         """Have new connections come here.
