@@ -4,10 +4,13 @@
 # environment: neither make nor a shell looks for $(…) in it.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
 	$(eval override export $(name) := $$(value $(name)))))
-.PHONY: help up down dev revision run shell psql logs deploy rollback doctor advise status maintenance backup verify-backup restore upgrade-db rotate-secrets sbom test chaos bench check
+.PHONY: help new up down dev revision run shell psql logs deploy rollback doctor advise status maintenance backup verify-backup restore upgrade-db rotate-secrets sbom test chaos bench check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+new: ## Start a project of your own from the example: make new DIR=../shop
+	@python3 -m ops.new
 
 up: ## Start everything, installing Docker first if need be
 	@python3 -m host

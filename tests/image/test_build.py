@@ -258,6 +258,16 @@ def test_dockerfile_of_its_own(tmp_path: Path, build: Build) -> None:
         build(app, APP_DOCKERFILE="other")
 
 
+def test_new_project(tmp_path: Path, build: Build) -> None:
+    """As `make new` starts one: its image has its app, and knows its migrations."""
+    shop = tmp_path / "shop"
+    subprocess.run(["make", "new", f"DIR={shop}"], cwd=REPOSITORY, check=True)
+    image = build(shop)
+    assert python(image, "from app.main import app; print(app.title)") == "shop"
+    says = "from pathlib import Path; print(Path('/opt/berth/revisions.json').read_text())"
+    assert json.loads(python(image, says))["heads"] == ["0001"]
+
+
 def test_folder_that_is_not_there(tmp_path: Path, build: Build) -> None:
     """Before anything is built."""
     with pytest.raises(UserError, match=r"APP_DIR=.*: there is no such folder"):

@@ -77,7 +77,14 @@ def test_whose_logs_and_since_when_is_text(folder: Path, variable: str) -> None:
 
 @pytest.mark.parametrize(
     ("target", "variable"),
-    [("rollback", "TO"), ("restore", "TO"), ("bench", "PEERS"), ("up", "DOMAIN"), ("psql", "SQL")],
+    [
+        ("rollback", "TO"),
+        ("restore", "TO"),
+        ("bench", "PEERS"),
+        ("up", "DOMAIN"),
+        ("psql", "SQL"),
+        ("new", "DIR"),
+    ],
 )
 def test_other_variables_are_text_as_well(folder: Path, target: str, variable: str) -> None:
     """Their programs find them in the environment."""
