@@ -19,7 +19,7 @@ up: ## Start everything, installing Docker first if need be
 down: ## Stop everything; data and certificates stay
 	docker compose down
 
-dev revision: export COMPOSE_FILE := compose.yaml:compose.dev.yaml
+dev revision: export COMPOSE_FILE = $(shell python3 -m ops.dev files)
 
 dev: ## Start for development: reload on save, a database port, debug logs
 	@COMPOSE_PROFILES=metrics python3 -m host

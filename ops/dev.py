@@ -1,4 +1,7 @@
-"""`make dev`: the stack with compose.dev.yaml, built as `make up` builds it, until Ctrl-C."""
+"""`make dev`: the stack with compose.dev.yaml, built as `make up` builds it, until Ctrl-C.
+
+`files` prints what COMPOSE_FILE is then.
+"""
 
 import json
 import os
@@ -6,11 +9,27 @@ import sys
 import tempfile
 
 from image.app import App
-from ops import program
+from ops import dotenv, program
 from ops.docker import ROOT
 from ops.images import Images
 from ops.stack import SERVICE, Stack
 from ops.terminal import Terminal
+from ops.workers import workers
+
+# What Compose reads after compose.yaml where it is told of no files.
+_NAMES = ("compose.override", "docker-compose.override")
+_OVERRIDES = [f"{name}.{ending}" for name in _NAMES for ending in ("yml", "yaml")]
+
+
+def files() -> str:
+    """Return the Compose files that are read otherwise, and compose.dev.yaml."""
+    asked = dotenv.values(["COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR"])
+    separator = asked["COMPOSE_PATH_SEPARATOR"] or os.pathsep
+    given = asked["COMPOSE_FILE"].split(separator) if asked["COMPOSE_FILE"] else []
+    if not given:
+        there = [name for name in _OVERRIDES if (ROOT / name).exists()]
+        given = ["compose.yaml", *there[:1]]
+    return separator.join(dict.fromkeys([*given, "compose.dev.yaml"]))
 
 
 def dev(terminal: Terminal) -> None:
@@ -22,6 +41,14 @@ def dev(terminal: Terminal) -> None:
     # What the app depends on is in the image, where its code is not: that is mounted over it.
     manifests = App.read(images.source).manifests
     api["develop"] = {"watch": [{"action": "rebuild", "path": str(file)} for file in manifests]}
+    # A worker has the same code, and starts anew when it is saved.
+    source = [one for one in api["volumes"] if one["target"] == "/srv"]
+    no_code = ["**/__pycache__/", "**/.*", "**/*.log"]
+    watch = [{"action": "restart", "path": str(images.source), "ignore": no_code}]
+    for name in workers(stack):
+        worker = stack.service(name)
+        worker["volumes"] = worker.get("volumes", []) + source
+        worker["develop"] = {"watch": watch}
     with tempfile.TemporaryFile("w+") as file:
         json.dump(stack.configuration, file)
         file.seek(0)
@@ -32,4 +59,7 @@ def dev(terminal: Terminal) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["files"]:
+        print(files())
+        sys.exit()
     sys.exit(program.run(dev, "`make dev` starts it"))

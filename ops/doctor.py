@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 from host.commands import UserError
 from ops import docker
-from ops.checks import data, machine, network, service
+from ops.checks import data, jobs, machine, network, service
 from ops.facts import Facts
 from ops.finding import Finding, Level, bad, warning
 
@@ -41,6 +41,7 @@ RUNNING: dict[str, Check] = {
     "settings": service.settings,
     "certificate": network.certificate,
     "maintenance": service.visitors,
+    "jobs": jobs.jobs,
     "migrations": data.migrations,
     "database": data.database,
     "queries": data.queries,

@@ -9,16 +9,21 @@ from ops.docker import ROOT, compose
 _FILE = ROOT / ".env"
 
 
-def given(names: Iterable[str]) -> set[str]:
-    """Return which of these variables Compose knows, and are not blank."""
+def values(names: Iterable[str]) -> dict[str, str]:
+    """Return these variables as Compose knows them, blank where it does not."""
     # Compose before 2.28 cannot be asked for them, but fills them in.
     environment = {name: f"${{{name}:-}}" for name in names}
     project = {"name": "given", "services": {"given": {"image": "x", "environment": environment}}}
     filled = compose(
         *("--project-directory=.", "--file=-", "config", "--format=json"), stdin=json.dumps(project)
     )
-    found = json.loads(filled)["services"]["given"]["environment"]
-    return {name for name, value in found.items() if value}
+    found: dict[str, str] = json.loads(filled)["services"]["given"]["environment"]
+    return found
+
+
+def given(names: Iterable[str]) -> set[str]:
+    """Return which of these variables Compose knows, and are not blank."""
+    return {name for name, value in values(names).items() if value}
 
 
 def is_read() -> bool:

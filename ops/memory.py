@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from host.commands import UserError
@@ -66,6 +66,11 @@ class Budget:
             replica=int(limit(stack.service(SERVICE))),
             others={name: size for name, size in limits.items() if size},
         )
+
+    def with_others(self, counts: Mapping[str, int], stack: Stack) -> "Budget":
+        """Return the same with so many containers of these services."""
+        sizes = {name: int(limit(stack.service(name))) * count for name, count in counts.items()}
+        return replace(self, others=self.others | {name: x for name, x in sizes.items() if x})
 
     @property
     def largest(self) -> int:

@@ -6,6 +6,7 @@ from host.commands import UserError
 from ops.images import Images
 from ops.stack import Stack, State, running
 from ops.terminal import StopRequested, Terminal
+from ops.workers import workers
 
 
 def run(work: Callable[[Terminal], None], ways_on: str) -> int:
@@ -40,6 +41,14 @@ def _left_behind(ways_on: str) -> str:
     new = [one for one in replicas if current and one.image != current.id]
     healthy = [one for one in replicas if one.state is State.HEALTHY]
     serve = "all" if len(healthy) == len(replicas) else f"{len(healthy)}"
+    behind = {
+        one.service
+        for name in workers(stack)
+        for one in running(stack.containers(name))
+        if current and one.image != current.id
+    }
+    if not new and behind:
+        return f"{serve} of {len(replicas)} replicas serve; {', '.join(behind)} is left; {ways_on}"
     if not new:
         return f"{serve} of {len(replicas)} replicas serve, of one version, as before"
     return (

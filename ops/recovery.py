@@ -10,6 +10,7 @@ from ops.https import Endpoint
 from ops.images import Images
 from ops.stack import SERVICE, Stack, running
 from ops.terminal import Terminal
+from ops.workers import of_the_app
 
 _WAIT_SECONDS = 300
 # For replicas to start on it: on a slow machine they must not be what undoes a good restore.
@@ -59,7 +60,7 @@ def change_places(
         images.point_at(images.build_tree(None, terminal))
     try:
         prepare()
-        stop(terminal)
+        stop(stack, terminal)
         swapping = True
         with terminal.step("putting it in the old data's place"):
             step("swap")
@@ -67,7 +68,7 @@ def change_places(
     except BaseException as failure:
         with terminal.step("bringing back what was there"):
             if swapping:
-                compose("stop", SERVICE, "db")
+                compose("stop", *of_the_app(stack), "db")
                 step("back")
             compose("up", "--detach", f"--scale={SERVICE}={replicas}", environment=old or {})
         if isinstance(failure, UserError):
@@ -88,10 +89,10 @@ def serve(stack: Stack, replicas: int, terminal: Terminal) -> None:
         Endpoint(stack.domain, *stack.published(443)).await_ready(terminal, _START_SECONDS)
 
 
-def stop(terminal: Terminal) -> None:
+def stop(stack: Stack, terminal: Terminal) -> None:
     """Stop the app, then the database, which hands the rest of its log to the backup first."""
     with terminal.step("stopping the app and the database"):
-        compose("stop", SERVICE)
+        compose("stop", *of_the_app(stack))
         compose("stop", "db")
 
 

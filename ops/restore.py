@@ -48,7 +48,7 @@ def replace(stack: Stack, moment: str, terminal: Terminal) -> None:
     def prepare() -> None:
         if not moment:
             # So that the log is complete: the newest write is the last one that was acknowledged.
-            recovery.stop(terminal)
+            recovery.stop(stack, terminal)
         with terminal.step("recovering beside the old data"):
             found = recovery.step("recover", moment, terminal)
         recovery.say_found(found, terminal)

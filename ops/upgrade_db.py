@@ -12,8 +12,9 @@ from host import images
 from host.commands import UserError
 from ops import backups, lock, program, recovery
 from ops.docker import compose
-from ops.stack import SERVICE, Stack
+from ops.stack import Stack
 from ops.terminal import Terminal
+from ops.workers import of_the_app
 
 
 def upgrade(terminal: Terminal) -> None:
@@ -42,7 +43,7 @@ def upgrade(terminal: Terminal) -> None:
 
         def prepare() -> None:
             with terminal.step("stopping the app"):
-                compose("stop", SERVICE)
+                compose("stop", *of_the_app(stack))
             with terminal.step(f"dumping PostgreSQL {here} into {wanted}"):
                 alone = {**before, "POSTGRES_LISTEN": "127.0.0.1"}
                 compose("up", "--detach", "--wait", "--no-deps", "db", environment=alone)

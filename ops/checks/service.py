@@ -8,7 +8,9 @@ from ops.docker import docker, last_lines
 from ops.facts import RECENT, Facts
 from ops.finding import Finding, bad, good, warning
 from ops.images import Images
+from ops.memory import VARIABLES
 from ops.stack import SERVICE, Container, State, running
+from ops.workers import LABEL, unlabelled, workers
 
 # From here on they are no accident any more.
 CRASHES = 3
@@ -120,7 +122,7 @@ def ran_out_of_memory(one: Container, facts: Facts) -> bool:
 
 def _last_end(one: Container, facts: Facts) -> str:
     if ran_out_of_memory(one, facts):
-        return f"out of memory ({one.service.upper()}_MEMORY)"
+        return f"out of memory ({VARIABLES.get(one.service, 'its limit')})"
     if one.state is State.CRASHING:
         said = last_lines(one.id, 1)
         return f"exit code {one.exit_code}" + (f": {said}" if said else "")
@@ -140,7 +142,12 @@ def services(facts: Facts) -> Finding:
     """What stands around the replicas runs and is healthy."""
     ill = []
     others = {SERVICE, *backups.SERVICES, backups.PROOF, *facts.stack.one_shots}
-    names = [name for name in facts.stack.configuration["services"] if name not in others]
+    configured = facts.stack.configuration["services"].items()
+    names = [
+        name
+        for name, one in configured
+        if name not in others and one.get("deploy", {}).get("replicas") != 0
+    ]
     for name in names:
         found = facts.of(name)
         if not found:
@@ -181,9 +188,20 @@ def rollout(facts: Facts) -> Finding:
     if found and (not current or current.id not in versions):
         says = f"the replicas run {names[0]}, but the next start runs another image"
         return warning(says, "`make deploy`")
+    behind = [one.name for one in _of_workers(facts) if found and one.image not in versions]
+    if behind:
+        says = f"{', '.join(behind)} runs another version than the replicas, {names[0]}"
+        return bad(says, "`make deploy` goes on, `make rollback` goes back")
     if current and not current.is_of_this_berth:
         return warning(f"{current.name} has the server of another Berth than this", "`make deploy`")
+    if alone := unlabelled(facts.stack):
+        says = f"{', '.join(alone)} runs the app's image, and no deploy replaces it"
+        return warning(says, f"give it `labels: {{{LABEL}: rolling}}`, or `restart` in its place")
     return good(names[0] if names else "none runs")
+
+
+def _of_workers(facts: Facts) -> list[Container]:
+    return [one for name in workers(facts.stack) for one in facts.running(name)]
 
 
 def visitors(facts: Facts) -> Finding:
@@ -208,7 +226,8 @@ def settings(facts: Facts) -> Finding:
     replicas = facts.running(SERVICE)
     files = AppFiles.read(replicas)
     if files and (
-        not files.are_those_of(facts.stack) or any(files.are_newer_than(one) for one in replicas)
+        not files.are_those_of(facts.stack)
+        or any(files.are_newer_than(one) for one in [*replicas, *_of_workers(facts)])
     ):
         return warning("app.env or secrets have changed since the start of api", "`make up`")
     if not changed:

@@ -75,6 +75,17 @@ def test_whose_logs_and_since_when_is_text(folder: Path, variable: str) -> None:
     assert arguments == ["compose", "logs", "--follow", *given[variable]]
 
 
+@pytest.mark.parametrize("target", ["dev", "revision"])
+def test_development_reads_the_files_that_its_program_names(folder: Path, target: str) -> None:
+    """They are the user's own, and compose.dev.yaml."""
+    with (folder / "bin/python3").open("a") as program:
+        program.write("print('of-the-users-own.yaml:compose.dev.yaml')\n")
+    _, environment = called(folder, target, "MESSAGE")
+    assert environment["COMPOSE_FILE"] == "of-the-users-own.yaml:compose.dev.yaml"
+    programs = [json.loads(line)[0] for line in (folder / "called").read_text().splitlines()]
+    assert ["-m", "ops.dev", "files"] in programs
+
+
 @pytest.mark.parametrize(
     ("target", "variable"),
     [

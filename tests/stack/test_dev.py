@@ -14,6 +14,13 @@ import requests
 from tests.ports import free_port
 from tests.stack.stack import Stack, copy_of_repository, poll
 
+WORKER = """
+services:
+  worker:
+    extends: {file: app.yaml, service: worker}
+    command: sh -c "cat app/main.py; exec sleep infinity"
+"""
+
 
 @contextmanager
 def developing(stack: Stack, log: Path) -> Iterator[None]:
@@ -38,17 +45,19 @@ def developing(stack: Stack, log: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A copy of the repository, started as `make dev` starts it, with nothing else given."""
+    """A copy of the repository and a worker, started as `make dev` starts them."""
     folder = copy_of_repository(tmp_path_factory.mktemp("dev"))
+    (folder / "compose.override.yaml").write_text(WORKER)
     stack = Stack(
         "berth-test-dev",
         {
-            "COMPOSE_FILE": "compose.yaml:compose.dev.yaml",
             "COMPOSE_PROFILES": "metrics",
             "DB_PORT": str(free_port()),
         },
         folder,
     )
+    files = stack.run("python3", "-m", "ops.dev", "files").stdout.strip()
+    stack.environment["COMPOSE_FILE"] = files
     stack.down()
     stack.run("python3", "-m", "host")
     try:
@@ -68,6 +77,29 @@ def test_saved_code_shows_soon(dev: Stack) -> None:
     main.write_text(main.read_text().replace('title="Berth"', 'title="Saved"'))
     poll("the change", lambda: dev.answers(path) and "Saved" in dev.get(path).text)
     assert dev.containers("api")[0]["Id"] == before
+
+
+def test_worker_of_the_users_own_starts_anew_with_saved_code(dev: Stack) -> None:
+    """It stands in compose.override.yaml, and has the same folder mounted."""
+    (worker,) = dev.containers("worker")
+    with (dev.folder / "app/main.py").open("a") as file:
+        file.write("# saved for the worker\n")
+    poll("the change", lambda: "saved for the worker" in dev.logs("worker"))
+    assert [one["Id"] for one in dev.containers("worker")] == [worker["Id"]]
+
+
+def test_files_of_the_users_own_stay_beside_that_of_development(dev: Stack) -> None:
+    """Whether COMPOSE_FILE names them, in .env or not, or Compose finds them by their name."""
+    command = ("python3", "-m", "ops.dev", "files")
+    variables = ("env", "--unset=COMPOSE_FILE", "--unset=COMPOSE_DISABLE_ENV_FILE")
+    found = "compose.yaml:compose.override.yaml:compose.dev.yaml\n"
+    assert dev.run(*variables, *command).stdout == found
+    (dev.folder / ".env").write_text("COMPOSE_FILE=compose.yaml:compose.faults.yaml")
+    try:
+        named = "compose.yaml:compose.faults.yaml:compose.dev.yaml\n"
+        assert dev.run(*variables, *command).stdout == named
+    finally:
+        (dev.folder / ".env").unlink()
 
 
 def test_changed_requirement_rebuilds(dev: Stack) -> None:

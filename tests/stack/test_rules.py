@@ -137,6 +137,12 @@ CASES = {
         Case(fires=memory(95, 1, 100), quiet=memory(95, 10, 100)),
         Case(fires=memory(91, 0, 100), quiet=memory(91, 0, 0)),
     ],
+    "JobFailed": [
+        Case(
+            fires={'berth_job_failed{job_line="0 3 * * * clean"}': "0x9 1x60"},
+            quiet={'berth_job_failed{job_line="0 3 * * * clean"}': "1x9 0x60"},
+        )
+    ],
     "MachineMemory": [
         Case(
             fires={
