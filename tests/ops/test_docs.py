@@ -25,3 +25,13 @@ def test_links_lead_somewhere(page: Path) -> None:
         file = (page.parent / name).resolve() if name else page
         assert file.exists(), target
         assert not anchor or anchor in anchors(file), target
+
+
+def test_the_first_page_names_every_page_and_every_command() -> None:
+    """Nobody has to look for them."""
+    readme = (ROOT / "README.md").read_text()
+    targets = re.findall(r"(?m)^([a-z-]+):.*## ", (ROOT / "Makefile").read_text())
+    assert len(targets) > 20
+    assert [name for name in targets if name != "help" and f"`make {name}`" not in readme] == []
+    pages = [f"docs/{page.name}" for page in ROOT.glob("docs/*.md")]
+    assert [page for page in pages if f"({page})" not in readme] == []
