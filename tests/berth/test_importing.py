@@ -11,8 +11,8 @@ from tests.berth.postgres import ROOT
 
 WAY_OUT = "set it in app.env, or as a file in secrets/"
 SETTINGS = """
-from pydantic_settings import BaseSettings
-class Shop(BaseSettings):
+from pydantic import BaseModel
+class Shop(BaseModel):
     stripe_key: str
     webhook: str
 Shop()
