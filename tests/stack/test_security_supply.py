@@ -97,11 +97,11 @@ def test_updates_are_proposed_for_every_image() -> None:
 
 
 def test_updates_are_proposed_for_every_package() -> None:
-    """Wherever there are requirements."""
+    """Wherever there are versions; an app that a test brings may name none."""
     found = {
         file
         for file in REPOSITORY.glob("**/requirements.txt")
-        if not NEVER_UPDATED & set(file.parts)
+        if not NEVER_UPDATED & set(file.parts) and "==" in file.read_text()
     }
     assert found == set(looked_after("pip", "requirements.txt"))
 
