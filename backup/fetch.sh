@@ -8,7 +8,7 @@ for history in $(printf '%s\n' "$root/$(< $root/system)"/* | sort --reverse); do
     # The one may become the other between two looks.
     for file in "$history/wal/$1" "$history/wal/$1.partial" "$history/wal/$1"; do
         if [[ -s $file ]]; then
-            cp "$file" "$2"
+            cp "$file" "$2" || continue
             # What a crash of the host left of the last segment may be short.
             [[ $1 == *.* ]] || truncate --size=16777216 "$2"
             exit 0

@@ -12,7 +12,7 @@ enough_space() {
 # recover FOLDER [MOMENT]: make a database as it was at a moment, or as late as can be; it then
 # runs, reachable from inside this container only.
 recover() {
-    local target=$1 moment=${2:-} backup='' one limit='' options timeline lsn received file size later
+    local target=$1 moment=${2:-} backup='' one limit='' options timeline lsn received newest file size later
     if [[ -n $moment ]]; then
         limit=$(date --utc --date="$moment" +%Y%m%dT%H%M%SZ) || fail "TO=$moment is no moment"
     fi
@@ -30,6 +30,7 @@ recover() {
     done < <(chain "$backup")
     # Now, not later: a log that is being written goes on.
     received=$(cat "${backup%/base/*}/received" 2> /dev/null || echo 0/0)
+    newest=$(newest_log "${backup%/base/*}/wal")
     rm -rf "$target"
     mkdir -p "$(dirname "$target")"
     size=$(chain "$backup" | xargs du --summarize --total --block-size=1 | tail -n 1 | cut -f1)
@@ -66,7 +67,8 @@ recover() {
         | xargs grep -E '^[0-9]' | tail -n 1)
     if [[ -z $moment ]]; then
         file=$(printf '%08X%s' "$timeline" "$(sql "SELECT substr(pg_walfile_name('$lsn'), 9)")")
-        later=$(later_log "${backup%/base/*}/wal" "$file")
+        later=''
+        [[ ${newest:0:8} != "${file:0:8}" || ! $newest > $file.partial ]] || later=$newest
         if [[ -n $later || ($(sql "SELECT '$lsn'::pg_lsn >= '$received'") == f && ${PROVING:-} == yes) ]] \
             && [[ ${ACCEPT_LOSS:-} != yes ]]; then
             fail "the log is damaged in wal/$file: it ends at $lsn, though it was received up to" \
@@ -79,14 +81,15 @@ recover() {
     sql "SELECT concat('  the log ends at $lsn', ', its last write is of ' || pg_last_xact_replay_timestamp())"
 }
 
-# later_log FOLDER SEGMENT: the last segment of the same timeline that is later and holds anything.
-later_log() {
+# newest_log FOLDER: the last segment in it that holds anything.
+newest_log() {
     local one
-    for one in "$1/${2:0:8}"????????????????*; do
-        if [[ ${one##*/} > $2.partial && -n $(tr --delete '\0' < "$one" | head -c 1 | od -An -tx1) ]]; then
+    while read -r one; do
+        if [[ -n $(tr --delete '\0' < "$one" 2> /dev/null | head -c 1 | od -An -tx1) ]]; then
             echo "${one##*/}"
+            break
         fi
-    done | tail -n 1
+    done < <(find "$1" -name '????????????????????????*' ! -name '*.history' | sort --reverse)
 }
 
 databases() { sql 'SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1'; }

@@ -135,6 +135,25 @@ def test_a_flipped_byte_in_the_log_is_found_and_named(kept: Stack) -> None:
     assert alarm(kept) == ""
 
 
+def test_a_log_that_goes_on_while_it_is_proven_is_not_taken_for_damaged(kept: Stack) -> None:
+    """Segments that were not there when the proof began say nothing of where it had to end."""
+    ends_one = "SELECT pg_logical_emit_message(false, 'busy', 'x'), pg_switch_wal()"
+    busy = f"for ((i = 0; i < 40; i++)); do psql -Atc \"{ends_one}\"; sleep 0.2; done"
+    kept.compose("exec", "-T", "--detach", "db", "bash", "-c", busy)
+    # As verify.sh does it, with time for a few of them between the log's end and the look at it.
+    slowly = """
+        exec 9> /tmp/lock; flock 9
+        source /berth/lib.sh; source /berth/recover.sh
+        pg_ctl() { command pg_ctl "$@" 9>&- && { [[ $1 != start ]] || sleep 1; }; }
+        trap 'pg_ctl stop --mode=immediate --pgdata=$proofs/slow; rm -rf $proofs/slow' EXIT
+        export SHARED_BUFFERS=16MB PROVING=yes
+        recover $proofs/slow
+    """
+    said = kept.compose("exec", "-T", "proof", "bash", "-euo", "pipefail", "-c", slowly)
+    end = said.partition("the log ends at ")[2].split(",")[0].split()[0]
+    assert psql(kept, f"SELECT pg_current_wal_lsn() - '{end}' > 2 * 16777216") == "t"
+
+
 def test_the_app_serves_on_without_its_backup_service(kept: Stack) -> None:
     """What it missed, it copies when it is back."""
     (backup,) = kept.containers("backup")
