@@ -138,7 +138,7 @@ def test_a_flipped_byte_in_the_log_is_found_and_named(kept: Stack) -> None:
 def test_a_log_that_goes_on_while_it_is_proven_is_not_taken_for_damaged(kept: Stack) -> None:
     """Segments that were not there when the proof began say nothing of where it had to end."""
     ends_one = "SELECT pg_logical_emit_message(false, 'busy', 'x'), pg_switch_wal()"
-    busy = f"for ((i = 0; i < 40; i++)); do psql -Atc \"{ends_one}\"; sleep 0.2; done"
+    busy = f'for ((i = 0; i < 40; i++)); do psql -Atc "{ends_one}"; sleep 0.2; done'
     kept.compose("exec", "-T", "--detach", "db", "bash", "-c", busy)
     # As verify.sh does it, with time for a few of them between the log's end and the look at it.
     slowly = """
