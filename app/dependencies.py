@@ -6,7 +6,8 @@ from fastapi import Depends, Request
 
 
 async def get_connection(request: Request) -> AsyncIterator[PoolConnectionProxy]:
-    async with request.state.pool.acquire(timeout=1.5) as connection:
+    # Longer than a migration holds up requests: a second, and a moment to catch up.
+    async with request.state.pool.acquire(timeout=2.5) as connection:
         yield connection
 
 
