@@ -81,7 +81,7 @@ def test_saved_code_shows_soon(dev: Stack) -> None:
 
 def test_worker_of_the_users_own_starts_anew_with_saved_code(dev: Stack) -> None:
     """It stands in compose.override.yaml, and has the same folder mounted."""
-    (worker,) = dev.containers("worker")
+    (worker,) = poll("the worker", lambda: dev.containers("worker"))
     with (dev.folder / "app/main.py").open("a") as file:
         file.write("# saved for the worker\n")
     poll("the change", lambda: "saved for the worker" in dev.logs("worker"))

@@ -164,7 +164,9 @@ def test_the_backup_tells_its_state(watched: Stack) -> None:
 
 def test_every_rule_can_be_evaluated(watched: Stack) -> None:
     """On what a real stack gives, all that the rules ask for is there."""
-    names = asked_for(RULES) | set(re.findall("- record: (.+)", RULES))
+    # Jobs are of the user's own Compose file: test_workers.py asks for theirs.
+    jobs = {"berth_job_failed"}
+    names = (asked_for(RULES) | set(re.findall("- record: (.+)", RULES))) - jobs
     assert len(names) > 40
 
     def found(name: str) -> list[Any]:
