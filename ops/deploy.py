@@ -29,7 +29,7 @@ def deploy(terminal: Terminal) -> None:
         if known:
             images.forget(image.tag)
             image = known
-            if rollout.is_done(image) and service.is_whole and images.current() == image:
+            if rollout.is_done(image) and images.current() == image:
                 terminal.say(f"unchanged: {service.count} of {image.name} serve this tree already")
                 return
         try:

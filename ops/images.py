@@ -42,9 +42,8 @@ class Image:
     content: str
     # Whether it has the programs that compose.yaml starts; images of an older Berth have others.
     has_berth: bool = True
-    server: str = (
-        ""  # a digest of berth/ as it was built in; empty if other means than ours built it
-    )
+    # A digest of berth/ as it was built in; empty if other means than ours built it.
+    server: str = ""
 
     @property
     def name(self) -> str:

@@ -29,7 +29,7 @@ def rollback(terminal: Terminal) -> None:
 
         wanted = os.environ.get("TO", "")
         image = named(wanted, images) if wanted else before(base, service.running, images)
-        if rollout.is_done(image) and service.is_whole and images.current() == image:
+        if rollout.is_done(image) and images.current() == image:
             terminal.say(f"{service.count} of {image.name} serve already")
             return
         rollout.to(image, base=base)

@@ -42,12 +42,6 @@ class Service:
         return cls(replicas, images.adopt(_image(replicas, images)), wanted)
 
     @property
-    def is_whole(self) -> bool:
-        """Whether there are as many replicas as there should be, all of them healthy."""
-        healthy = [replica for replica in self.running if replica.state is State.HEALTHY]
-        return len(healthy) == len(self.running) == self.replicas
-
-    @property
     def count(self) -> str:
         """How many replicas, in words."""
         return "1 replica" if self.replicas == 1 else f"{self.replicas} replicas"
