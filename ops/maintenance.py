@@ -21,21 +21,19 @@ from ops.stack import Container, Stack, State, ids, running
 _PAGE = "/page.html"
 # HAProxy holds the page and its headers in a buffer of 128 KiB.
 _PAGE_BYTES = 120_000
-# What watches the app goes on seeing it, `make up` and `make deploy` among others.
-_PROBES = ("/livez", "/readyz", "/version")
 _SECONDS = 15
 
 
 def rule(stack: Stack, allowed: list[str]) -> str:
     """Return which requests are kept out, as Traefik reads it."""
-    moved = stack.service("traefik")["environment"].get("REDIRECT_DOMAINS") or ""
-    names = [name for name in stack.names if name not in moved.split(",")]
-    passes = [f"Path(`{path}`)" for path in _PROBES]
+    # What watches the app goes on seeing it, `make up` and `make deploy` among others.
+    version = stack.service("api")["environment"]["VERSION_PATH"]
+    passes = [f"Path(`{path}`)" for path in ("/livez", "/readyz", version)]
     for address in allowed:
         passes.append(f"ClientIP(`{address}`)")
         # Traefik leaves this header to those of TRUSTED_PROXIES alone: its end is their own word.
         passes.append(f"HeaderRegexp(`X-Forwarded-For`, `(^|[ ,]){re.escape(address)}$`)")
-    hosts = " || ".join(f"Host(`{name}`)" for name in names)
+    hosts = " || ".join(f"Host(`{name}`)" for name in stack.served)
     return f"({hosts}) && !({' || '.join(passes)})"
 
 

@@ -139,9 +139,16 @@ class Stack:
     @property
     def names(self) -> list[str]:
         """Every host name that is answered, DOMAIN first."""
-        given = self.service("traefik")["environment"]
-        found = [given.get(one) or "" for one in ("DOMAIN", "DOMAINS", "REDIRECT_DOMAINS")]
-        return [name for names in found for name in names.split(",") if name]
+        return [*self.served, *self._names_in("REDIRECT_DOMAINS")]
+
+    @property
+    def served(self) -> list[str]:
+        """Those of them that lead to the app, and not to DOMAIN."""
+        return [self.domain, *self._names_in("DOMAINS")]
+
+    def _names_in(self, variable: str) -> list[str]:
+        given = self.service("traefik")["environment"].get(variable) or ""
+        return given.split(",") if given else []
 
     def published(self, port: int) -> tuple[str, int]:
         """Return the address and the port of this machine that lead to a port of Traefik's."""
