@@ -138,14 +138,14 @@ class Stack:
         environment: The variables that a user would put into `.env`.
         folder: The repository, or a copy of it.
         root: The file with the root that the domain's certificate must chain to.
-        headers: What every request has.
+        own_headers: What every request has besides Host.
     """
 
     project: str
     environment: dict[str, str]
     folder: Path = REPOSITORY
     root: Path | None = None
-    headers: dict[str, str] = field(init=False)
+    own_headers: dict[str, str] = field(default_factory=dict)
     domain: str = field(init=False)
     http_port: int = field(init=False)
     https_port: int = field(init=False)
@@ -155,7 +155,6 @@ class Stack:
         self.http_port = free_port()
         self.https_port = free_port()
         self.domain = self.environment.get("DOMAIN", "localhost")
-        self.headers = {"Host": self.domain}
         self.environment = {
             # A user's own .env stays out of it.
             "COMPOSE_DISABLE_ENV_FILE": "1",
@@ -163,6 +162,11 @@ class Stack:
             "HTTP_PORT": str(self.http_port),
             "HTTPS_PORT": str(self.https_port),
         } | self.environment
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request has."""
+        return {"Host": self.domain} | self.own_headers
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command in the repository with this stack's variables."""

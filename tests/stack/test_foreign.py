@@ -114,7 +114,7 @@ def stack(
         DATABASE_SCHEME=style.scheme,
         APP=style.entrypoint,
     ) as stack:
-        stack.headers["X-API-Key"] = KEY
+        stack.own_headers["X-API-Key"] = KEY
         yield stack
 
 

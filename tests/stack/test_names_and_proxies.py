@@ -48,7 +48,6 @@ def called(stack: Stack, name: str) -> Stack:
     """Return the same stack, asked under another name."""
     other = copy(stack)
     other.domain = name
-    other.headers = stack.headers | {"Host": name}
     return other
 
 
