@@ -4,9 +4,6 @@ set -euo pipefail
 # shellcheck source=backup/lib.sh
 source /berth/lib.sh
 
-exec 9> /tmp/lock
-flock 9
-
 if [[ ${ANEW:-} == yes ]]; then
     # The stream begins anew: it alone makes and drops the slot.
     touch /tmp/anew
@@ -55,7 +52,8 @@ until arrived; do
     sleep 0.1
 done
 
-name=$(now)
+# Two in one second would have one name.
+while name=$(now) && [[ $name == "${last##*/}" ]]; do sleep 0.1; done
 [[ $kind == incremental ]] || set=$history/base/$name
 mkdir -p "$set"
 mv --no-target-directory "$staging" "$set/$name"

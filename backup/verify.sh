@@ -8,9 +8,6 @@ source /berth/lib.sh
 # shellcheck source=backup/recover.sh
 source /berth/recover.sh
 
-# One proof at a time.
-exec 9> /tmp/lock
-flock 9
 scratch=$proofs/scratch
 export SHARED_BUFFERS=16MB PROVING=yes
 

@@ -1,5 +1,6 @@
 """What was acknowledged survives the loss of the database; backups that cannot do that say so."""
 
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -194,6 +195,20 @@ def test_an_empty_disk_where_backups_were_raises_the_alarm(cramped: Stack) -> No
     assert not writer.refused
     cramped.run("make", "verify-backup")
     assert len(inside(cramped, "ls -d /backups/[0-9]*/*").split()) == 1
+
+
+def test_two_base_backups_in_one_second_have_two_names(kept: Stack) -> None:
+    """One may be asked for at the moment at which the schedule takes its own."""
+    slow_clock = """
+        date() {
+            if [[ $1 == +%s ]]; then echo $(($(command date +%s) / 10 * 10)); else command date "$@"; fi
+        }
+        export -f date
+        for i in 1 2 3; do bash /berth/attempt.sh base; done
+    """
+    taken = re.findall("base backup (.*),", inside(kept, f"set -e\n{slow_clock}"))
+    assert len(set(taken)) == 3
+    assert alarm(kept) == ""
 
 
 def test_a_base_backup_spares_a_younger_stretch_of_the_log(cramped: Stack) -> None:
