@@ -5,6 +5,10 @@ set -euo pipefail
 export LC_ALL=C
 
 name='[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?'
+if [[ $DOMAIN =~ ^\*\.$name$ ]]; then
+    echo "DOMAIN=$DOMAIN: give a single name, such as ${DOMAIN#*.}, and this one in DOMAINS"
+    exit 1
+fi
 if [[ ! $DOMAIN =~ ^$name$ ]]; then
     echo "DOMAIN=$DOMAIN: give the bare host name, such as example.org, without scheme, port or path; a name with other letters as browsers send it, such as xn--bcher-kva.example"
     exit 1
@@ -13,17 +17,22 @@ names=,$DOMAIN,
 for variable in DOMAINS REDIRECT_DOMAINS; do
     value=${!variable}
     [[ -n $value ]] || continue
-    if [[ ! $value =~ ^$name(,$name)*$ ]]; then
-        echo "$variable=$value: give bare host names with commas between them, as shop.example.org,example.com"
+    if [[ ! $value, =~ ^((\*\.)?$name,)+$ ]]; then
+        echo "$variable=$value: give bare host names with commas between them, as shop.example.org,*.example.com"
         exit 1
     fi
     if [[ $DOMAIN == localhost ]]; then
         echo "$variable=$value: give the first name as DOMAIN; left out, it is localhost, a trial"
         exit 1
     fi
-    for one in ${value//,/ }; do
+    IFS=, read -ra given <<< "$value"
+    for one in "${given[@]}"; do
         if [[ ${names,,} == *",${one,,},"* ]]; then
             echo "$variable=$value: $one is given twice in DOMAIN, DOMAINS and REDIRECT_DOMAINS: once is enough"
+            exit 1
+        fi
+        if [[ $one == '*.'* && -z $ACME_DNS_PROVIDER ]]; then
+            echo "$variable=$value: for a wildcard, authorities want a record in the DNS: give ACME_DNS_PROVIDER, as docs/names-and-proxies.md says"
             exit 1
         fi
         names+=$one,
@@ -54,6 +63,24 @@ fi
 if [[ -n $ACME_CA_SERVER && ! $ACME_CA_SERVER =~ ^https://[^/]+/ ]]; then
     echo "ACME_CA_SERVER=$ACME_CA_SERVER: give the URL of the CA's ACME directory, with https://"
     exit 1
+fi
+if [[ -n $ACME_DNS_PROVIDER ]]; then
+    variables=
+    while read -r provider rest; do
+        [[ $provider != "$ACME_DNS_PROVIDER" ]] || variables=$rest
+    done < /checkout/traefik/dns-providers
+    if [[ -z $variables ]]; then
+        echo "ACME_DNS_PROVIDER=$ACME_DNS_PROVIDER: no provider of this name is known; traefik/dns-providers lists those that are"
+        exit 1
+    fi
+    found=
+    for variable in $variables; do
+        [[ ! -s /checkout/keys/dns/$variable ]] || found=yes
+    done
+    if [[ -z $found ]]; then
+        echo "ACME_DNS_PROVIDER=$ACME_DNS_PROVIDER: put what it gave you into keys/dns, each value in a file named as its variable: ${variables// /, }"
+        exit 1
+    fi
 fi
 if [[ -n $COPIES_BACKUPS && -z $BACKUP_DIR ]]; then
     echo "RESTIC_REPOSITORY is set, but BACKUP_DIR is not: give the folder of what is to be copied there"
@@ -156,6 +183,19 @@ else
     [[ -z $old ]] || rm -rf "$old"
 fi
 umask 222
+
+# What Traefik tells the DNS provider: whoever may read it in keys/dns, here Traefik alone finds it.
+cd /run/dns
+for file in /checkout/keys/dns/*; do
+    if [[ -f $file && -n $ACME_DNS_PROVIDER ]]; then
+        cp "$file" .new
+        chmod 444 .new
+        mv .new "${file##*/}"
+    fi
+done
+for file in *; do
+    [[ -n $ACME_DNS_PROVIDER && -f /checkout/keys/dns/$file ]] || rm -f "$file"
+done
 
 # The status page's password is for root alone to read; Traefik gets a hash of it.
 cd /run/status

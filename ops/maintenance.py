@@ -24,8 +24,8 @@ _PAGE_BYTES = 120_000
 _SECONDS = 15
 
 
-def rule(stack: Stack, allowed: list[str]) -> str:
-    """Return which requests are kept out, as Traefik reads it."""
+def rules(stack: Stack, allowed: list[str]) -> tuple[str, str]:
+    """Return which requests are kept out, as Traefik reads it: of single names, of wildcards."""
     # What watches the app goes on seeing it, `make up` and `make deploy` among others.
     version = stack.service("api")["environment"]["VERSION_PATH"]
     passes = [f"Path(`{path}`)" for path in ("/livez", "/readyz", version)]
@@ -33,8 +33,17 @@ def rule(stack: Stack, allowed: list[str]) -> str:
         passes.append(f"ClientIP(`{address}`)")
         # Traefik leaves this header to those of TRUSTED_PROXIES alone: its end is their own word.
         passes.append(f"HeaderRegexp(`X-Forwarded-For`, `(^|[ ,]){re.escape(address)}$`)")
-    hosts = " || ".join(f"Host(`{name}`)" for name in stack.served)
-    return f"({hosts}) && !({' || '.join(passes)})"
+    singles = [f"Host(`{name}`)" for name in stack.served if name[0] != "*"]
+    below = [
+        rf"HostRegexp(`(?i)^[^.]+{re.escape(name[1:])}\z`)"
+        for name in stack.served
+        if name[0] == "*"
+    ]
+    single, wildcard = (
+        f"({' || '.join(hosts)}) && !({' || '.join(passes)})" if hosts else ""
+        for hosts in (singles, below)
+    )
+    return single, wildcard
 
 
 def addresses(given: str) -> list[str]:
@@ -82,13 +91,15 @@ def turn_on(stack: Stack, allowed: list[str]) -> str:
     # Compose would start one that somebody stopped, with what it was told then.
     if stopped := [one for one in stack.containers(SERVICE) if one.state is State.STOPPED]:
         remove(stopped)
+    single, wildcard = rules(stack, allowed)
     # The next beside the last: in between, visitors would get in.
     compose(
         *(f"--profile={SERVICE}", "up", "--detach", "--no-deps", "--no-recreate"),
         *(f"--scale={SERVICE}={len(before) + 1}", SERVICE),
         environment={
             "MAINTENANCE_ID": f"{time.time_ns() // 10**6}",
-            "MAINTENANCE_RULE": rule(stack, allowed),
+            "MAINTENANCE_RULE": single,
+            "MAINTENANCE_BELOW": wildcard,
         },
     )
     endpoint = Endpoint(stack.domain, *stack.published(443))

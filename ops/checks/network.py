@@ -43,6 +43,16 @@ def _endpoint(facts: Facts, name: str = "") -> https.Endpoint:
     return https.Endpoint(name or facts.stack.domain, *facts.stack.published(443))
 
 
+def _example(name: str) -> str:
+    """Return a name that a wildcard stands for, or any other name itself."""
+    return name.replace("*", "any", 1)
+
+
+def _asks_dns(facts: Facts) -> bool:
+    """Whether the authority looks into the DNS, and not at port 80."""
+    return bool(facts.variable("ACME_DNS_PROVIDER"))
+
+
 def _is_placeholder(domain: str) -> bool:
     return f".{domain}".endswith(_PLACEHOLDERS)
 
@@ -75,7 +85,7 @@ def dns(facts: Facts) -> Finding:
     """Each name leads here, as far as that can be seen from here."""
     if facts.stack.domain == LOCALHOST:
         return good("localhost needs none")
-    return worst([_dns(facts, name) for name in facts.stack.names])
+    return worst([_dns(facts, _example(name)) for name in facts.stack.names])
 
 
 def _dns(facts: Facts, name: str) -> Finding:
@@ -175,7 +185,8 @@ def ports(facts: Facts) -> Finding:
         preflight.check_port(variable, bound, port, facts.stack.project)
         found.append(port)
     says = " and ".join(str(port) for port in found)
-    if found[0] != 80 and _is_public(facts) and facts.stack.domain != LOCALHOST:
+    looks_here = _is_public(facts) and not _asks_dns(facts)
+    if found[0] != 80 and looks_here and facts.stack.domain != LOCALHOST:
         says = f"HTTP_PORT={found[0]}, and Let's Encrypt looks at port 80"
         return warning(says, "HTTP_PORT=80 in .env, unless something in front forwards it")
     if not facts.of("traefik"):
@@ -213,24 +224,25 @@ def certificate(facts: Facts) -> Finding:
 
 
 def _certificate(facts: Facts, name: str) -> Finding:
-    endpoint = _endpoint(facts, name)
+    endpoint = _endpoint(facts, _example(name))
+    no_error = _no_error(facts)
     try:
         found = https.certificate(endpoint)
     except ssl.SSLCertVerificationError as error:
-        return bad(f"{endpoint.url}: {error.verify_message}", acme_error(facts, name) or _NO_ERROR)
+        return bad(f"{endpoint.url}: {error.verify_message}", acme_error(facts, name) or no_error)
     except OSError as error:
         way_out = "`make up`, or `docker compose logs traefik`"
-        return bad(f"{endpoint.url} answers no TLS: {error}", way_out)
+        return bad(f"{endpoint.url} answers no TLS: {error}", acme_error(facts, name) or way_out)
     complaint = acme_error(facts, name)
     if found.is_traefiks_own and endpoint.domain == LOCALHOST:
         return good(f"{endpoint.url}: Traefik's own, as for a trial")
     if found.is_traefiks_own:
         says = f"{endpoint.url} has only Traefik's own certificate, which no browser trusts"
-        return bad(says, complaint or _NO_ERROR)
+        return bad(says, complaint or no_error)
     left = found.ends - facts.now
     says = f"{endpoint.url}: by {found.issuer}, {_span(left)} left (until {found.ends:%Y-%m-%d})"
     if left < _LATE * found.life:
-        return warning(says, complaint or _NO_ERROR)
+        return warning(says, complaint or no_error)
     if "STAGING" in found.issuer and _STAGING not in _authority(facts):
         way_out = f"`make down`, `docker volume rm {facts.stack.project}_certificates`, `make up`"
         return warning(f"{says}, which no browser trusts", way_out)
@@ -239,9 +251,11 @@ def _certificate(facts: Facts, name: str) -> Finding:
     return good(says)
 
 
-_NO_ERROR = (
-    "`docker compose logs traefik` (the name must lead here, and port 80 be open to the world)"
-)
+def _no_error(facts: Facts) -> str:
+    needs = "the name must lead here, and port 80 be open to the world"
+    if _asks_dns(facts):
+        needs = "the DNS provider must accept what keys/dns holds"
+    return f"`docker compose logs traefik` ({needs})"
 
 
 def _span(left: timedelta) -> str:

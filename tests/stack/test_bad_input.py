@@ -55,6 +55,13 @@ def running(stack: Stack) -> list[str]:
         # Of a letter in the image's own locale, en_US.utf8, but of no name in DNS.
         ("DOMAIN", "exämple.org", "give the bare host name, such as example.org"),
         ("DOMAINS", "example.net", "give the first name as DOMAIN"),
+        ("DOMAIN", "*.example.org", "give a single name, such as example.org"),
+        ("ACME_DNS_PROVIDER", "cloudfare", "no provider of this name is known"),
+        (
+            "ACME_DNS_PROVIDER",
+            "cloudflare",
+            "put what it gave you into keys/dns, each value",
+        ),
         ("TRUSTED_PROXIES", "cloudfare", "cloudfare is neither an address, nor a network"),
         ("ACME_CA_SERVER", "acme.example.org", "give the URL of the CA's ACME directory"),
         ("ACME_CA_CERTIFICATE", "/nowhere/ca.pem", "there is no such file"),
@@ -92,6 +99,8 @@ def test_names_and_proxies_are_judged(stack: Stack) -> None:
         "- - ::1,2001:db8::1:2,1:2:3:4:5:6:7:8/64,fe80::/10,10.0.0.0/8",
     ]
     bad = [
+        ("*.b.test - -", "DOMAINS=*.b.test: for a wildcard, authorities want a record in the DNS"),
+        ("b.*.test - -", "DOMAINS=b.*.test: give bare host names with commas"),
         ("b.test,,c.test - -", "DOMAINS=b.test,,c.test: give bare host names with commas"),
         ("https://b.test - -", "DOMAINS=https://b.test: give bare host names with commas"),
         ("b.test B.test -", "REDIRECT_DOMAINS=B.test: B.test is given twice"),
@@ -110,6 +119,7 @@ def test_names_and_proxies_are_judged(stack: Stack) -> None:
             *("docker", "run", "--rm", "--interactive", "--network=none", "--user=65534"),
             f"--volume={stack.folder}/db/create-secrets.sh:/create-secrets.sh:ro",
             *("--env=DOMAIN=a.test", "--env=ACME_CA_SERVER=", "--env=COPIES_BACKUPS="),
+            "--env=ACME_DNS_PROVIDER=",
             *("--env=BACKUP_DIR=", "--env=STATUS=", "--env=PROFILES=", "--env=ALERTS="),
             *("--entrypoint=bash", image("postgres"), "-c", JUDGED),
         ],

@@ -32,7 +32,7 @@ WRITABLE = {
     "roles": {"/var/run/postgresql"},
     "secrets": {
         *("/run/secrets", "/run/owner-secrets", "/run/metrics-secrets", "/run/status"),
-        *("/certificates", "/backups", "/backup-state", "/run/app"),
+        *("/certificates", "/backups", "/backup-state", "/run/app", "/run/dns"),
     },
 }
 
