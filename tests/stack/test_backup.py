@@ -201,7 +201,8 @@ def test_two_base_backups_in_one_second_have_two_names(kept: Stack) -> None:
     """One may be asked for at the moment at which the schedule takes its own."""
     slow_clock = """
         date() {
-            if [[ $1 == +%s ]]; then echo $(($(command date +%s) / 10 * 10)); else command date "$@"; fi
+            [[ $1 == +%s ]] || { command date "$@"; return; }
+            echo $(($(command date +%s) / 10 * 10))
         }
         export -f date
         for i in 1 2 3; do bash /berth/attempt.sh base; done
