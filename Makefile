@@ -4,7 +4,7 @@
 # environment: neither make nor a shell looks for $(…) in it.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
 	$(eval override export $(name) := $$(value $(name)))))
-.PHONY: help new up down dev revision run shell psql logs deploy rollback doctor advise status maintenance backup verify-backup restore upgrade-db rotate-secrets sbom test chaos bench check
+.PHONY: help new up down dev revision run shell psql logs deploy rollback doctor advise status maintenance backup verify-backup restore import upgrade-db rotate-secrets sbom test chaos bench check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ verify-backup: ## Prove that the newest backup can be restored
 restore: ## Restore the database: the latest, TO="2026-11-21 20:00:00+00", or INTO=scratch
 	@python3 -m host
 	@python3 -m ops.restore
+
+import: ## Bring another database's data into a fresh stack: make import FILE=shop.dump
+	@python3 -m ops.import_dump
 
 upgrade-db: ## Bring the database to the version of POSTGRES_IMAGE
 	@python3 -m host

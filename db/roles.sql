@@ -11,6 +11,12 @@
 -- Superuser evaluates nothing here that another role could have made: names are found in
 -- pg_catalog alone (PGOPTIONS in compose.yaml, which no setting of a database or role overrides).
 
+-- `make import` names another database, which takes this one's place once it is whole.
+\if :{?database}
+\else
+\set database berth
+\endif
+
 -- Passwords show neither in a process list, nor in the log, nor in statistics.
 SET log_statement = 'none';
 SET log_min_duration_statement = -1;
@@ -65,14 +71,14 @@ BEGIN
 END
 $$;
 
-SELECT 'CREATE DATABASE berth OWNER berth_owner TEMPLATE template0'
-WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'berth') \gexec
+SELECT format('CREATE DATABASE %I OWNER berth_owner TEMPLATE template0', :'database')
+WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database') \gexec
 -- What an owner that is none any more has set for everybody who connects.
-SELECT 'ALTER DATABASE berth RESET ALL'
-FROM pg_database WHERE datname = 'berth' AND datdba <> 'berth_owner'::regrole \gexec
+SELECT format('ALTER DATABASE %I RESET ALL', datname)
+FROM pg_database WHERE datname = :'database' AND datdba <> 'berth_owner'::regrole \gexec
 REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
 
-\connect berth
+\connect :database
 SET client_min_messages = warning;
 BEGIN;
 LOCK TABLE pg_authid IN SHARE ROW EXCLUSIVE MODE;
@@ -114,9 +120,9 @@ BEGIN
             FOREACH one IN ARRAY coalesce(statements, '{}') LOOP
                 EXECUTE one;
             END LOOP;
-            ALTER DATABASE berth OWNER TO berth_owner;
-            REVOKE ALL ON DATABASE berth FROM PUBLIC, berth CASCADE;
-            GRANT CONNECT ON DATABASE berth TO berth, metrics;
+            EXECUTE format('ALTER DATABASE %I OWNER TO berth_owner', current_database());
+            EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC, berth CASCADE', current_database());
+            EXECUTE format('GRANT CONNECT ON DATABASE %I TO berth, metrics', current_database());
             ALTER SCHEMA public OWNER TO pg_database_owner;
             REVOKE CREATE ON SCHEMA public FROM PUBLIC, berth CASCADE;
             GRANT USAGE ON SCHEMA public TO berth;

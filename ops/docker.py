@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import IO, Any, TypedDict, Unpack
 
 from host import engine
 from host.commands import UserError
@@ -32,6 +32,7 @@ class Options(TypedDict, total=False):
 
     Attributes:
         stdin: What it reads.
+        feed: What it reads, as it comes, in place of a text.
         environment: Variables to add to the present ones.
         merged: Whether to return its standard error as well.
         given_up_by: Whoever may end the command before it is done.
@@ -39,6 +40,7 @@ class Options(TypedDict, total=False):
     """
 
     stdin: str
+    feed: IO[bytes] | None
     environment: Mapping[str, str]
     merged: bool
     given_up_by: Terminal | None
@@ -52,12 +54,13 @@ def docker(*arguments: str, **options: Unpack[Options]) -> str:
         DockerError: It failed, or took longer than `patience`.
         StopRequested: It was given up.
     """
+    feed = options.get("feed")
     try:
         child = subprocess.Popen(
             ["docker", *arguments],
             cwd=ROOT,
             env={**os.environ, **options.get("environment", {})},
-            stdin=subprocess.PIPE if "stdin" in options else subprocess.DEVNULL,
+            stdin=subprocess.PIPE if "stdin" in options else feed or subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if options.get("merged") else subprocess.PIPE,
             text=True,

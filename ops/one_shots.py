@@ -40,16 +40,17 @@ def check_settings() -> None:
         raise UserError(str(error)) from None
 
 
-def migrate(images: Images, image: Image, terminal: Terminal) -> list[str]:
+def migrate(images: Images, image: Image, terminal: Terminal, database: str = "berth") -> list[str]:
     """Run the migrations of an image; return the revisions that were new.
 
     A signal does not end them: half a migration may need a hand to repair.
     """
     with terminal.step("migrating the database") as step:
         try:
-            run("roles")  # which an update of Berth may have given another right
+            own(database)  # which an update of Berth may have given another right
             name = images.reference(image.tag)
-            said = run("--env=LOG_LEVEL=INFO", "migrate", environment={"API_IMAGE": name})
+            settings = ("--env=LOG_LEVEL=INFO", f"--env=DATABASE_NAME={database}")
+            said = run(*settings, "migrate", environment={"API_IMAGE": name})
         except DockerError as error:
             raise UserError(
                 f"`migrate` failed, so nothing else has changed; its last words:\n  {error}"
@@ -59,6 +60,15 @@ def migrate(images: Images, image: Image, terminal: Terminal) -> list[str]:
         if UNKNOWN in said:
             step.found += ": the schema is of a newer version, or of another app"
     return migrated
+
+
+def own(database: str) -> None:
+    """Have a database, new or not, belong to the role that migrates, and the app reach its rows.
+
+    Raises:
+        DockerError: That fails.
+    """
+    run("roles", f"--set=database={database}")
 
 
 def migrations_in(said: str) -> list[str]:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from host.commands import UserError
 from ops.docker import DockerError, compose, tail
@@ -36,8 +37,40 @@ def confirm(stack: Stack, by: str) -> None:
         raise UserError("not confirmed, so nothing has changed")
 
 
+class Places(Protocol):
+    """Where the new database is, and the old one."""
+
+    def swap(self) -> None:
+        """Put the new one in the old one's place."""
+
+    def back(self) -> None:
+        """Put the old one in its place again, wherever it is, and remove the new one."""
+
+    def keep(self) -> None:
+        """Remove the old one."""
+
+
+class Files:
+    """Those of two databases, in one volume."""
+
+    def swap(self) -> None:
+        """Stop the database, and put the new files in its place."""
+        compose("stop", "db")
+        step("swap")
+
+    def back(self) -> None:
+        """Stop whichever database runs, and bring back the old files."""
+        compose("stop", "db")
+        step("back")
+
+    def keep(self) -> None:
+        """Delete the old files."""
+        step("keep")
+
+
 def change_places(
     stack: Stack,
+    places: Places,
     prepare: Callable[[], None],
     terminal: Terminal,
     old: Mapping[str, str] | None = None,
@@ -46,6 +79,7 @@ def change_places(
 
     Args:
         stack: Whose.
+        places: Where the two are.
         prepare: Makes it.
         terminal: Who is told.
         old: The variables under which the old one serves.
@@ -60,21 +94,22 @@ def change_places(
         images.point_at(images.build_tree(None, terminal))
     try:
         prepare()
-        stop(stack, terminal)
+        with terminal.step("stopping the app"):
+            compose("stop", *of_the_app(stack))
         swapping = True
         with terminal.step("putting it in the old data's place"):
-            step("swap")
+            places.swap()
         serve(stack, replicas, terminal)
     except BaseException as failure:
         with terminal.step("bringing back what was there"):
             if swapping:
-                compose("stop", *of_the_app(stack), "db")
-                step("back")
+                compose("stop", *of_the_app(stack))
+                places.back()
             compose("up", "--detach", f"--scale={SERVICE}={replicas}", environment=old or {})
         if isinstance(failure, UserError):
             raise UserError(f"not done, what was there serves again: {failure}") from None
         raise
-    step("keep")
+    places.keep()
 
 
 def serve(stack: Stack, replicas: int, terminal: Terminal) -> None:

@@ -54,7 +54,7 @@ def replace(stack: Stack, moment: str, terminal: Terminal) -> None:
         recovery.say_found(found, terminal)
 
     began = time.monotonic()
-    recovery.change_places(stack, prepare, terminal)
+    recovery.change_places(stack, recovery.Files(), prepare, terminal)
     terminal.say(f"restored, {time.monotonic() - began:.1f} s in all; a base backup of it begins")
 
 

@@ -50,7 +50,7 @@ def upgrade(terminal: Terminal) -> None:
                 found = recovery.step("upgrade", terminal=terminal)
             recovery.say_found(found, terminal)
 
-        recovery.change_places(stack, prepare, terminal, old=before)
+        recovery.change_places(stack, recovery.Files(), prepare, terminal, old=before)
         # To its backups it is another database.
         os.environ["ANEW"] = "yes"
         backups.run("base")

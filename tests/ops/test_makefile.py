@@ -95,6 +95,7 @@ def test_development_reads_the_files_that_its_program_names(folder: Path, target
         ("up", "DOMAIN"),
         ("psql", "SQL"),
         ("new", "DIR"),
+        ("import", "FILE"),
     ],
 )
 def test_other_variables_are_text_as_well(folder: Path, target: str, variable: str) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -80,13 +81,13 @@ class Cluster:
         numbers = [line.split()[1] for line in said.splitlines() if line.startswith("ALLOWED")]
         return [statements[int(number)] for number in numbers]
 
-    def roles(self) -> None:
+    def roles(self, *settings: str) -> None:
         """Run db/roles.sql as compose.yaml does."""
         service = REPOSITORY / "compose.yaml"
         options = service.read_text().partition("PGOPTIONS: >-\n")[2].partition("    volumes:")[0]
         pinned = f"PGOPTIONS={' '.join(options.split())}"
         psql = ("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--dbname=postgres")
-        said = self.run("env", pinned, *psql, "--file=/roles.sql")
+        said = self.run("env", pinned, *psql, "--file=/roles.sql", *settings)
         assert said == ""
 
     def dump(self) -> list[str]:
@@ -102,14 +103,13 @@ class Cluster:
         return supers == "postgres" and self.run("ls", "/tmp") == ""  # noqa: S108
 
 
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """A fresh one, with secrets where they are to be."""
+@contextmanager
+def alone(reference: str, *options: str) -> Iterator[Cluster]:
+    """Run a fresh one, with secrets where they are to be."""
     container = docker(
         *("run", "--detach", "--network=none", "--env=POSTGRES_HOST_AUTH_METHOD=trust"),
         f"--volume={REPOSITORY}/db/roles.sql:/roles.sql:ro",
-        f"--volume={REPOSITORY}/backup:/berth:ro",
-        *(image(), "-c", "fsync=off"),
+        *(*options, reference, "-c", "fsync=off"),
     ).splitlines()[-1]
     try:
         ready = ("docker", "exec", container, "pg_isready", "--quiet", "--host=127.0.0.1")
@@ -120,6 +120,13 @@ def cluster() -> Iterator[Cluster]:
         yield Cluster(container)
     finally:
         docker("rm", "--force", "--volumes", container)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A fresh one, which may check what was restored."""
+    with alone(image(), f"--volume={REPOSITORY}/backup:/berth:ro") as found:
+        yield found
 
 
 def test_whatever_is_found_ends_with_the_same_roles(cluster: Cluster) -> None:
