@@ -16,6 +16,7 @@ from tests.stack.test_backup import names, post, psql
 from tests.stack.test_security_database import Cluster, alone
 
 OLDER = "postgres:17.6"
+NEWEST = pytest.mark.parametrize("cluster", ["newest"], indirect=True)
 ROLES = """
 CREATE ROLE shop LOGIN;
 CREATE ROLE reader;
@@ -122,6 +123,7 @@ def test_dump_of_every_format_comes_over_as_it_is(cluster: Importing, form: str)
         cluster.sql("DROP TABLE items", role="berth", database="berth_import")
 
 
+@NEWEST
 @pytest.mark.parametrize("form", FORMATS)
 def test_dump_that_was_cut_off_is_refused(cluster: Importing, form: str) -> None:
     """Wherever: amid its rows, or only without its last line."""
@@ -134,6 +136,7 @@ def test_dump_that_was_cut_off_is_refused(cluster: Importing, form: str) -> None
     assert cluster.replayed(cut, check=False).splitlines()[-1].startswith("it ends before its end")
 
 
+@NEWEST
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
@@ -160,6 +163,7 @@ def test_hostile_dump_gains_nothing(cluster: Importing, lines: str, says: str) -
     assert cluster.sql("SELECT rolname FROM pg_roles WHERE rolsuper") == "postgres"
 
 
+@NEWEST
 def test_what_is_no_dump_of_one_database_is_refused(cluster: Importing) -> None:
     """By what it is."""
     cluster.run("bash", "-c", "pg_dumpall > /tmp/all; echo 'SELECT 1;' > /tmp/none")
