@@ -10,11 +10,13 @@ FROM ${PYTHON_IMAGE} AS base
 # Whoever the app's own Dockerfile ends with.
 # hadolint ignore=DL3002
 USER root
+# An image that has an app already may have the Berth before.
+RUN rm -rf /opt/berth
 
 FROM base AS tools
 RUN --mount=type=bind,source=image/requirements.txt,target=/requirements.txt \
     --mount=type=cache,target=/root/.cache/pip \
-    python -m venv /tools && /tools/bin/pip install --require-hashes -r /requirements.txt
+    python -Im venv /tools && /tools/bin/pip install --require-hashes -r /requirements.txt
 
 # What Berth needs, in a folder of its own.
 FROM base AS berth
@@ -64,7 +66,8 @@ RUN --mount=type=bind,source=image,target=/build/image \
 ENV PATH=/venv/bin:$PATH
 WORKDIR /srv
 
-# By the app's own Dockerfile, whose image is PYTHON_IMAGE then.
+# On an image that has the app, which is PYTHON_IMAGE then: its own Dockerfile's, or one of another
+# Berth.
 FROM base AS own
 COPY --from=berth /opt/berth /opt/berth
 COPY berth /opt/berth/_berth

@@ -31,20 +31,24 @@ def prepared(build: dict[str, Any]) -> dict[str, Any]:
     contexts = dict(build.get("additional_contexts", {}))
     if "app" not in contexts:
         return build
+    if own := own_build(build):
+        return based_on(own["image"], build)
     arguments = dict(build.get("args", {}))
-    own = own_build(build)
-    if own:
-        arguments |= {"STAGE": "own", "PYTHON_IMAGE": "app-dockerfile"}
-        contexts["app-dockerfile"] = f"docker-image://{own['image']}"
-    else:
-        app = _read(contexts["app"])
-        arguments["APP_SUBDIR"] = app.subdir
-        contexts["app"] = str(app.root)
-        if not arguments.get("PYTHON_IMAGE"):
-            try:
-                arguments["PYTHON_IMAGE"] = app.python_image(default_python())
-            except AppError as error:
-                raise UserError(str(error)) from None
+    app = _read(contexts["app"])
+    arguments["APP_SUBDIR"] = app.subdir
+    contexts["app"] = str(app.root)
+    if not arguments.get("PYTHON_IMAGE"):
+        try:
+            arguments["PYTHON_IMAGE"] = app.python_image(default_python())
+        except AppError as error:
+            raise UserError(str(error)) from None
+    return {**build, "args": arguments, "additional_contexts": contexts}
+
+
+def based_on(image: str, build: dict[str, Any]) -> dict[str, Any]:
+    """Have a build put Berth into an image that has the app already."""
+    arguments = {**build.get("args", {}), "STAGE": "own", "PYTHON_IMAGE": "has-app"}
+    contexts = {**build.get("additional_contexts", {}), "has-app": f"docker-image://{image}"}
     return {**build, "args": arguments, "additional_contexts": contexts}
 
 

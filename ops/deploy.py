@@ -4,7 +4,7 @@ import sys
 import time
 
 from ops import lock, one_shots, program
-from ops.images import Image, Images, change
+from ops.images import Images, change
 from ops.rollout import Rollout
 from ops.service import Service
 from ops.stack import Stack
@@ -23,35 +23,25 @@ def deploy(terminal: Terminal) -> None:
         rollout = Rollout(stack, images, terminal, service.replicas)
         rollout.check_memory()
 
-        image = images.build_tree(base, terminal)
+        built = images.build_tree(base, terminal)
         # This tree's version may be there already, perhaps of a deploy that was broken off.
-        known = next((one for one in there(stack, images) if image.has_content_of(one)), None)
-        if known:
-            images.forget(image.tag)
-            image = known
-            if rollout.is_done(image) and images.current() == image:
-                terminal.say(f"unchanged: {service.count} of {image.name} serve this tree already")
-                return
+        image = images.unless_there(built)
+        if image != built and rollout.is_done(image) and images.current() == image:
+            terminal.say(f"unchanged: {service.count} of {image.name} serve this tree already")
+            return
         try:
             migrated = one_shots.migrate(images, image, terminal)
             terminal.checkpoint()
             rollout.to(image, base=base)
         finally:
             # Of no use to anybody when it did not come into service.
-            if not known and not rollout.runs(image):
+            if image == built and not rollout.runs(image):
                 images.forget(image.tag)
         images.prune()
         terminal.say(
             f"{service.count}: {change(base, image)}; "
             f"{one_shots.in_words(migrated)}; {time.monotonic() - began:.1f} s in all"
         )
-
-
-def there(stack: Stack, images: Images) -> list[Image]:
-    """Return the images that run, or that Compose would start; those with a tag of ours."""
-    ids = {one.image for one in stack.replicas()}
-    found = [images.current(), *(images.find(one) for one in ids)]
-    return [one for one in found if one and one.tag]
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 at, and deploying moves it. Each image knows by a label which one it was built to replace.
 """
 
-import hashlib
 import json
 import re
 from contextlib import suppress
@@ -13,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from host.app import own_build, prepared
+from host.app import based_on, own_build, prepared
 from host.commands import UserError, output
 from image.commands import MARK
 from ops.docker import ROOT, DockerError, compose, docker, inspect, tail
@@ -23,10 +22,9 @@ from ops.terminal import Terminal
 KEPT = 5
 _LOG_LINES = 200
 REPLACES = "berth.replaces"
-# Which berth/ it was built with.
-SERVER = "berth.server"
 _VERSION = "APP_VERSION"
 _PROGRAM = "_berth.server"
+_MOMENT = "%Y%m%d-%H%M%S"
 _TAG = re.compile(r"\d{8}-\d{6}(-[0-9a-f]{7,}(-dirty)?)?")
 
 
@@ -42,18 +40,11 @@ class Image:
     content: str
     # Whether it has the programs that compose.yaml starts; images of an older Berth have others.
     has_berth: bool = True
-    # A digest of berth/ as it was built in; empty if other means than ours built it.
-    server: str = ""
 
     @property
     def name(self) -> str:
         """What to call it."""
         return self.tag or self.version or self.id.removeprefix("sha256:")[:12]
-
-    @property
-    def is_of_this_berth(self) -> bool:
-        """Whether the server in it is this checkout's, as far as is known."""
-        return self.server in {"", server_digest()}
 
     def has_content_of(self, other: "Image") -> bool:
         """Whether the two differ in nothing but the name of their version."""
@@ -67,7 +58,6 @@ def from_inspect(found: dict[str, Any], repository: str) -> Image:
     labels = dict(configuration.pop("Labels", None) or {})
     version = [one.partition("=")[2] for one in variables if one.startswith(f"{_VERSION}=")]
     replaces = labels.pop(REPLACES, "")
-    server = labels.pop(SERVER, "")
     # Which Compose built it is no content.
     others = {key: value for key, value in labels.items() if not key.startswith("com.docker.")}
     return Image(
@@ -77,7 +67,6 @@ def from_inspect(found: dict[str, Any], repository: str) -> Image:
         replaces=replaces,
         created=found["Created"],
         has_berth=_PROGRAM in (configuration.get("Cmd") or []),
-        server=server,
         content=json.dumps(
             [
                 found["RootFS"],
@@ -97,14 +86,6 @@ def change(before: Image, after: Image) -> str:
     return f"{before.name} → {after.name}"
 
 
-def server_digest() -> str:
-    """Return a digest of what this checkout has in berth/, the part of Berth that is in images."""
-    digest = hashlib.sha256()
-    for file in sorted(path for path in (ROOT / "berth").iterdir() if path.is_file()):
-        digest.update(f"{file.name}\0".encode() + file.read_bytes())
-    return digest.hexdigest()
-
-
 def tags_in(references: list[str], repository: str) -> list[str]:
     """Return the immutable tags of a repository among image references, the newest first."""
     found = (one.rpartition(":") for one in references)
@@ -115,12 +96,18 @@ def tags_in(references: list[str], repository: str) -> list[str]:
 
 def new_tag(now: datetime, folder: Path = ROOT) -> str:
     """Return a tag that sorts by time and names the commit of the app that it is built from."""
-    moment = now.astimezone(UTC).strftime("%Y%m%d-%H%M%S")
+    moment = now.astimezone(UTC).strftime(_MOMENT)
     commit = output("git", "-C", str(folder), "rev-parse", "--short", "HEAD")
     if not commit:
         return moment
     changes = output("git", "-C", str(folder), "status", "--porcelain", ".")
     return f"{moment}-{commit}-dirty" if changes else f"{moment}-{commit}"
+
+
+def renewed_tag(now: datetime, tag: str) -> str:
+    """Return a tag of another time that names the same commit."""
+    _, _, *commit = tag.split("-", 2)
+    return "-".join([now.astimezone(UTC).strftime(_MOMENT), *commit])
 
 
 def explain(log: str) -> str:
@@ -167,20 +154,38 @@ class Images:
             UserError: It does not build; the sentence ends with the last lines of the build.
             StopRequested: Somebody wants to stop.
         """
-        build = self.ready_build(terminal)
-        build["args"] = {**build.get("args", {}), _VERSION: tag}
-        build["labels"] = {**build.get("labels", {}), REPLACES: replaces, SERVER: server_digest()}
-        self._compose_build({"image": self.reference(tag), "build": build}, terminal)
-        image = self.find(self.reference(tag))
-        if image is None:
-            raise UserError(f"the build ended well but left no image {self.reference(tag)}")
-        return image
+        return self._build(tag, self.ready_build(terminal), replaces, terminal)
 
     def build_tree(self, replaces: Image | None, terminal: Terminal) -> Image:
         """Build this tree's image under a tag that says when it was built and of which commit."""
         tag = new_tag(datetime.now(UTC), self.source)
         with terminal.step(f"building {tag}"):
             return self.build(tag, replaces=replaces.tag if replaces else "", terminal=terminal)
+
+    def renew(self, image: Image, terminal: Terminal) -> Image:
+        """Build one with this checkout's Berth from an image with another, whose app it keeps.
+
+        Raises:
+            UserError: It does not build; the sentence ends with the last lines of the build.
+            StopRequested: Somebody wants to stop.
+        """
+        tag = renewed_tag(datetime.now(UTC), image.tag)
+        build = based_on(self.reference(image.tag), self._stack.service(SERVICE)["build"])
+        with terminal.step(f"building {tag}: {image.name} with this Berth's server"):
+            return self._build(tag, build, image.tag, terminal)
+
+    def unless_there(self, image: Image) -> Image:
+        """Forget an image whose content runs already, or is what Compose would start.
+
+        Returns:
+            The one that has the content, or else the image itself.
+        """
+        ids = {one.image for one in self._stack.replicas()} - {image.id}
+        for other in (self.current(), *map(self.find, ids)):
+            if other and other.tag and image.has_content_of(other):
+                self.forget(image.tag)
+                return other
+        return image
 
     def ready_build(self, terminal: Terminal) -> dict[str, Any]:
         """Return what Compose is to build: what it resolved, with what it cannot see.
@@ -196,6 +201,16 @@ class Images:
     def source(self) -> Path:
         """The folder of the app: APP_DIR."""
         return Path(self._stack.service(SERVICE)["build"]["additional_contexts"]["app"])
+
+    def _build(self, tag: str, build: dict[str, Any], replaces: str, terminal: Terminal) -> Image:
+        arguments = {**build.get("args", {}), _VERSION: tag}
+        labels = {**build.get("labels", {}), REPLACES: replaces}
+        build = {**build, "args": arguments, "labels": labels}
+        self._compose_build({"image": self.reference(tag), "build": build}, terminal)
+        image = self.find(self.reference(tag))
+        if image is None:
+            raise UserError(f"the build ended well but left no image {self.reference(tag)}")
+        return image
 
     def _compose_build(self, service: dict[str, Any], terminal: Terminal) -> None:
         project = {"name": self._stack.project, "services": {SERVICE: service}}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from host.commands import UserError
-from ops import dotenv, lock, memory, one_shots, preflight, program, standby
+from ops import dotenv, lock, memory, one_shots, preflight, program, server, standby
 from ops.docker import ROOT, compose, docker, last_lines
 from ops.https import Endpoint
 from ops.images import Image, Images
@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.2
 # What has been up for so long did not crash at once.
 _STEADY = timedelta(seconds=3)
 # What services read from the repository when they start, and never again: Compose mounts it, and
-# sees no difference when it changes. Traefik watches its own; the app is deployed.
+# sees no difference when it changes. Traefik watches its own; the app's server is in its image.
 _READ_AT_START = {
     "docker-proxy": "traefik/docker-proxy.cfg",
     "backup": "backup/*.sh",
@@ -43,20 +43,21 @@ def up(terminal: Terminal) -> None:
     with lock.held(stack, "start") as held:
         images = Images(stack)
         one_shots.check_settings()
-        image = choose_image(stack, images, terminal)
-        current = images.current()
-        if running(stack.replicas()) and (image == current or not (current and current.has_berth)):
-            roll_out(stack, images, image, terminal, held)
-        restarts = {one.id: one.restarts for one in stack.containers()}
+        serves = any_healthy(stack, terminal)
+        image = choose_image(stack, images, terminal, serves=serves)
         try:
+            if serves:
+                roll_out(stack, images, image, terminal, held)
+            restarts = {one.id: one.restarts for one in stack.containers()}
             with standby.replacing(stack, terminal), terminal.step("starting the stack"):
                 start(stack, images, image, terminal)
                 await_steadiness(stack, restarts, terminal)
-        except UserError:
+            images.point_at(image)
+        finally:
+            # Of no use to anybody when it did not come into service.
             if image != images.current():
                 images.forget(image.tag)
-            raise
-        images.point_at(image)
+        images.prune()
         restart_outdated(stack, terminal)
         endpoint = Endpoint(stack.domain, *stack.published(443))
         with terminal.step(f"asking {endpoint.url}"):
@@ -66,8 +67,6 @@ def up(terminal: Terminal) -> None:
         f"{endpoint.url} answers from {service.count} of {service.image.name}; "
         f"{time.monotonic() - began:.1f} s in all"
     )
-    if not service.image.is_of_this_berth:
-        terminal.say("their server is of the Berth before: `make deploy` brings this one's")
 
 
 def fit(stack: Stack, terminal: Terminal) -> Stack:
@@ -82,23 +81,28 @@ def fit(stack: Stack, terminal: Terminal) -> Stack:
     return Stack.read()
 
 
-def choose_image(stack: Stack, images: Images, terminal: Terminal) -> Image:
+def choose_image(stack: Stack, images: Images, terminal: Terminal, *, serves: bool) -> Image:
     """Return what to start: what Compose would, or this tree's version where that does not work.
 
-    `make deploy` brings all later versions.
+    `make deploy` brings all later versions of the app; this checkout's server comes by itself.
     """
     current = images.current()
-    # One of an older Berth serves until this tree's takes over.
-    if current and current.has_berth and any_healthy(stack, terminal):
-        return images.adopt(current)
-    # One without a tag of ours was built by Compose alone, and has not served yet.
-    if current and current.has_berth and current.tag and not has_failed(stack):
-        return current
-    image = images.build_tree(current, terminal)
-    if current and current.tag and image.has_content_of(current):
-        images.forget(image.tag)
-        return current
-    return image
+    # One of an older Berth serves until this tree's takes over. One without a tag of ours was built
+    # by Compose alone, and works if it serves.
+    if current and current.has_berth and (serves or (current.tag and not has_failed(stack))):
+        current = images.adopt(current)
+        if server.is_of_this_checkout(current):
+            return current
+        try:
+            built = images.renew(current, terminal)
+        except UserError as error:
+            raise UserError(
+                f"{error}\nNothing has changed; `make deploy` would bring this Berth's server "
+                "with the app as it is in APP_DIR"
+            ) from None
+    else:
+        built = images.build_tree(current, terminal)
+    return images.unless_there(built)
 
 
 def any_healthy(stack: Stack, terminal: Terminal) -> bool:

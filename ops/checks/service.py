@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from ops import backups, closed, lock, standby
+from ops import backups, closed, lock, server, standby
 from ops.app_files import AppFiles
 from ops.docker import docker, last_lines
 from ops.facts import RECENT, Facts
@@ -192,8 +192,8 @@ def rollout(facts: Facts) -> Finding:
     if behind:
         says = f"{', '.join(behind)} runs another version than the replicas, {names[0]}"
         return bad(says, "`make deploy` goes on, `make rollback` goes back")
-    if current and not current.is_of_this_berth:
-        return warning(f"{current.name} has the server of another Berth than this", "`make deploy`")
+    if current and not server.is_of_this_checkout(current):
+        return warning(f"{current.name} has the server of another Berth than this", "`make up`")
     if alone := unlabelled(facts.stack):
         says = f"{', '.join(alone)} runs the app's image, and no deploy replaces it"
         return warning(says, f"give it `labels: {{{LABEL}: rolling}}`, or `restart` in its place")

@@ -13,6 +13,7 @@ from pip._internal.models.index import PyPI
 
 from host.app import default_python, own_build
 from host.commands import UserError
+from ops import server
 from ops.docker import compose, docker
 from ops.images import Image, Images, new_tag
 from ops.stack import SERVICE, Stack
@@ -266,6 +267,46 @@ def test_new_project(tmp_path: Path, build: Build) -> None:
     assert python(image, "from app.main import app; print(app.title)") == "shop"
     says = "from pathlib import Path; print(Path('/opt/berth/revisions.json').read_text())"
     assert json.loads(python(image, says))["heads"] == ["0001"]
+
+
+def test_renewed_image_keeps_its_app(tmp_path: Path, build: Build) -> None:
+    """Of a workspace, whose files have changed since; of the Berth before, nothing is left."""
+    written(
+        tmp_path,
+        {
+            "pyproject.toml": '[tool.uv.workspace]\nmembers = ["backend"]\n',
+            "backend/pyproject.toml": PYPROJECT,
+            "backend/main.py": "ANSWER = 42\n",
+            "backend/venv.py": "raise RuntimeError('no part of Python')\n",
+        },
+    )
+    uv(tmp_path, "lock")
+    with_server = build(tmp_path / "backend")
+    assert server.is_of_this_checkout(with_server)
+    images = Images(Stack.read())
+    tag, former = (
+        "20000101-000000-0123abc",
+        "cd /opt/berth && touch former.py _berth/former.py",
+    )
+    dockerfile = f"FROM {images.reference(with_server.tag)}\nUSER root\nRUN {former}\n"
+    written(tmp_path, {"before/Dockerfile": dockerfile})
+    docker("build", f"--tag={images.reference(tag)}", str(tmp_path / "before"))
+    image = images.find(images.reference(tag))
+    assert image
+    assert not server.is_of_this_checkout(image)
+    written(tmp_path, {"backend/main.py": "half-edited"})
+    renewed = images.renew(image, Terminal())
+    try:
+        assert server.is_of_this_checkout(renewed)
+        assert renewed.replaces == tag
+        assert renewed.tag.endswith("-0123abc")
+        assert python(renewed, "import iniconfig, main; print(main.ANSWER)") == "42"
+        assert json.loads(python(renewed, SAYS_ALL)) == json.loads(python(with_server, SAYS_ALL))
+        top = docker("run", "--rm", renewed.id, "ls", "/opt/berth", "/opt/berth/_berth")
+        assert "former.py" not in top
+    finally:
+        images.forget(renewed.tag)
+        images.forget(tag)
 
 
 def test_folder_that_is_not_there(tmp_path: Path, build: Build) -> None:

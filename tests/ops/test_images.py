@@ -1,7 +1,9 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from ops.images import REPLACES, SERVER, Image, from_inspect, new_tag, server_digest, tags_in
+import pytest
+
+from ops.images import REPLACES, Image, from_inspect, new_tag, renewed_tag, tags_in
 
 REPOSITORY = "berth-api"
 
@@ -44,12 +46,11 @@ def test_a_version_is_no_content() -> None:
     assert image("1").has_content_of(image("2", **{REPLACES: "20261121-214129"}))
 
 
-def test_an_image_knows_which_berth_it_is_of() -> None:
-    """After `git pull` the server in it is an older one; one that others built tells nothing."""
-    assert image(**{SERVER: server_digest()}).is_of_this_berth
-    assert not image(**{SERVER: "of-another-time"}).is_of_this_berth
-    assert image().is_of_this_berth
-    assert image().has_content_of(image(**{SERVER: "of-another-time"}))
+@pytest.mark.parametrize("commit", ["", "-0123abc", "-0123abc-dirty"])
+def test_the_tag_of_a_renewed_image_names_the_apps_commit(commit: str) -> None:
+    """Of which it still is; only the time is another."""
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+    assert renewed_tag(now, f"20261121-214129{commit}") == f"20261122-000000{commit}"
 
 
 def test_a_layer_or_a_label_is_content() -> None:

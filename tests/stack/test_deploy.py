@@ -216,6 +216,43 @@ def test_changed_variables_of_the_app_are_rolled_out(stack: Stack) -> None:
     assert "unchanged: 4 replicas" in stack.run("make", "deploy").stdout
 
 
+def test_starting_brings_the_server_of_an_updated_berth(stack: Stack) -> None:
+    """And never the app's code, which may be half-edited; a rollback leads back to both."""
+    before, old, pulled = ids(stack), version(stack), stack.folder / "berth/probes.py"
+    server = pulled.read_text()
+    (stack.folder / "app/main.py").rename(stack.folder / "app/main.away")
+    pulled.write_text(server.replace('says = {"version"', 'says = {"pulled": "yes", "version"'))
+    try:
+        assert "has the server of another Berth" in stack.doctor()["version"]["says"]
+        with nothing_lost(stack, "`make up` after an update of Berth"):
+            said = stack.run("make", "up", BY_HALVES).stdout
+        assert f"building {tags(stack)[0]}: {old} with this Berth's server … done" in said
+        assert not before & ids(stack)
+        assert version(stack) == tags(stack)[0] != old
+        assert stack.get("/version").json()["pulled"] == "yes"
+        assert stack.doctor()["version"]["level"] == "good"
+        after = ids(stack)
+        stack.run("make", "up")
+        assert ids(stack) == after
+    finally:
+        pulled.write_text(server)
+        (stack.folder / "app/main.away").rename(stack.folder / "app/main.py")
+    stack.run("make", "rollback", BY_HALVES)
+    assert version(stack) == old
+    assert "pulled" not in stack.get("/version").json()
+
+
+def test_server_that_never_becomes_healthy_leaves_the_old_one_serving(stack: Stack) -> None:
+    """`make up` says so, and leaves nothing of it behind."""
+    before, pointed, kept = ids(stack), current(stack), tags(stack)
+    with never_healthy(stack), nothing_lost(stack):
+        done = stack.run("make", "up", "DEPLOY_SECONDS=5", check=False)
+    assert done.returncode != 0
+    assert "is not healthy after 5 s" in done.stderr
+    assert "goes on serving" in done.stderr
+    assert (ids(stack), current(stack), tags(stack)) == (before, pointed, kept)
+
+
 def test_version_that_never_becomes_healthy_never_serves(stack: Stack) -> None:
     """The deploy aborts by itself; nothing of the new version stays."""
     before, pointed, kept = ids(stack), current(stack), tags(stack)

@@ -1,11 +1,13 @@
 """One command starts everything in order, and what runs comes back by itself."""
 
+import re
+import shutil
 import time
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
-from tests.stack.stack import Stack, copy_of_repository, poll, running
+from tests.stack.stack import REPOSITORY, Stack, copy_of_repository, poll, running
 
 QUICK_SECONDS = 30
 
@@ -61,6 +63,29 @@ def test_replicas_are_found_though_docker_is_slow_to_tell(tmp_path: Path) -> Non
     settings.write_text(before + late + backend + after)
     with running("berth-test-slow-events", scale=2, folder=folder) as stack:
         poll("an answer", stack.answers)
+
+
+def test_new_project_starts_as_its_maker_is_told(tmp_path: Path) -> None:
+    """By `make new`, the line in .env that it names, and `make up`; there is nothing to edit."""
+    folder = copy_of_repository(tmp_path)
+    shutil.copytree(REPOSITORY / "tests/app", folder / "tests/app")
+    (folder / "tests/__init__.py").touch()
+    stack = Stack("berth-test-new", {"COMPOSE_DISABLE_ENV_FILE": "0"}, folder)
+    stack.down()
+    try:
+        said = stack.run("make", "new", "DIR=../shop").stderr
+        line = re.search(r"put (\S+) into \.env, then `make up`", said)
+        assert line, said
+        (folder / ".env").write_text(f"{line[1]}\n")
+        assert stack.run("make", "up").stdout.endswith(" s in all\n")
+        with stack.session() as session:
+            made = session.post(stack.url("/items"), json={"name": "anchor"}, timeout=10)
+            assert made.status_code == 201
+            path = stack.url(f"/items/{made.json()['id']}")
+            assert session.get(path, timeout=10).json() == made.json()
+        assert stack.get("/openapi.json").json()["info"]["title"] == "shop"
+    finally:
+        stack.down()
 
 
 def test_failing_migration_leaves_no_replica_running(tmp_path: Path) -> None:
