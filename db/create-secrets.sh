@@ -13,6 +13,10 @@ if [[ ! $DOMAIN =~ ^$name$ ]]; then
     echo "DOMAIN=$DOMAIN: give the bare host name, such as example.org, without scheme, port or path; a name with other letters as browsers send it, such as xn--bcher-kva.example"
     exit 1
 fi
+if [[ -n ${BEHIND:-} && $DOMAIN == localhost ]]; then
+    echo "BEHIND=$BEHIND: give a name of its own as DOMAIN, by which $BEHIND knows what to pass on"
+    exit 1
+fi
 names=,$DOMAIN,
 for variable in DOMAINS REDIRECT_DOMAINS; do
     value=${!variable}
@@ -33,6 +37,10 @@ for variable in DOMAINS REDIRECT_DOMAINS; do
         fi
         if [[ $one == '*.'* && -z $ACME_DNS_PROVIDER ]]; then
             echo "$variable=$value: for a wildcard, authorities want a record in the DNS: give ACME_DNS_PROVIDER, as docs/names-and-proxies.md says"
+            exit 1
+        fi
+        if [[ -n ${BEHIND:-} && ${one,,} != *".${DOMAIN,,}" ]]; then
+            echo "$variable=$value: $one is not below DOMAIN=$DOMAIN, and $BEHIND passes on no other names"
             exit 1
         fi
         names+=$one,

@@ -5,12 +5,14 @@ import os
 import shutil
 import ssl
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 from host.commands import UserError, output
 from ops import ports
+from ops.docker import inspect
 from ops.memory import Budget
-from ops.stack import Stack
+from ops.stack import Stack, running
 
 # The app's image, a fresh database with its write-ahead log, and room for the logs to begin.
 NEEDED_BYTES = 1 << 30
@@ -29,6 +31,8 @@ def check(stack: Stack) -> None:
     for target, variable in VARIABLES.items():
         address, port = stack.published(target)
         check_port(variable, address, port, stack.project)
+    if stack.behind:
+        check_behind(stack)
     for volume in stack.service("traefik").get("volumes", []):
         if volume["target"] == _CA_TARGET and volume["source"] != os.devnull:
             check_certificate(Path(volume["source"]))
@@ -54,6 +58,24 @@ def check_port(variable: str, address: str, port: int, project: str) -> None:
         return
     who = f"the container {container}" if container else ports.process(port) or "another program"
     raise UserError(f"{variable}={port}: {who} has this port: stop it, or choose another in .env")
+
+
+def check_behind(stack: Stack) -> None:
+    """Refuse to stand behind a stack that is not there, and to take names that it serves."""
+    if stack.behind == stack.project:
+        raise UserError(f"BEHIND={stack.behind}: that is this stack; name the one with the ports")
+    # Standing behind it, this one would get its names first.
+    traefik = running(replace(stack, project=stack.behind).containers("traefik"))
+    if not traefik:
+        raise UserError(f"BEHIND={stack.behind}: no stack of this name runs here: start it first")
+    (found, *_) = inspect("container", traefik[0].id)
+    served = dict(one.partition("=")[::2] for one in found["Config"]["Env"])
+    for variable in ("DOMAIN", "DOMAINS", "REDIRECT_DOMAINS"):
+        for name in served.get(variable, "").lower().split(","):
+            if f".{name}".endswith(f".{stack.domain.lower()}"):
+                raise UserError(
+                    f"DOMAIN={stack.domain}: {stack.behind} serves {name}; take another one"
+                )
 
 
 def check_path(variable: str, path: Path) -> None:

@@ -150,6 +150,11 @@ class Stack:
         given = self.service("traefik")["environment"].get(variable) or ""
         return given.split(",") if given else []
 
+    @property
+    def behind(self) -> str:
+        """The project whose Traefik has the ports that users reach; a blank for this one's own."""
+        return str(self.service("traefik")["environment"].get("BEHIND") or "")
+
     def published(self, port: int) -> tuple[str, int]:
         """Return the address and the port of this machine that lead to a port of Traefik's."""
         for one in self.service("traefik")["ports"]:

@@ -93,6 +93,9 @@ class Standby:
             self.withdraw()
         if not old or not is_outdated:
             return
+        if self._stack.behind:
+            self._terminal.say(f"Traefik, behind {self._stack.behind}, is away for a moment")
+            return
         if not is_left(self._stack.project):
             self._start()
             try:

@@ -25,7 +25,7 @@ def lines(stack: Stack) -> list[str]:
         )
     if not any(one.state is State.HEALTHY for one in stack.containers("prometheus")):
         raise UserError("Prometheus, which has what the page shows, does not run: `make up`")
-    _, port = stack.published(443)
+    port = 443 if stack.behind else stack.published(443)[1]
     address = stack.domain if port == 443 else f"{stack.domain}:{port}"
     password = compose("run", "--rm", "--no-deps", "--no-TTY", "secrets", "status")
     return [f"https://{address}/status/", "user      berth", f"password  {password}"]

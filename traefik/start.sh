@@ -27,5 +27,9 @@ if [ -n "${ACME_DNS_PROVIDER:-}" ]; then
             *) export "$name=$(cat "$file")" ;;
         esac
     done
+# Or by TLS-ALPN-01, where only port 443 leads here.
+elif [ -n "${BEHIND:-}" ]; then
+    unset TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_HTTPCHALLENGE_ENTRYPOINT
+    export TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_TLSCHALLENGE=true
 fi
 exec traefik

@@ -49,7 +49,7 @@ def _example(name: str) -> str:
 
 
 def _asks_dns(facts: Facts) -> bool:
-    """Whether the authority looks into the DNS, and not at port 80."""
+    """Whether the authority looks into the DNS, and not at a port."""
     return bool(facts.variable("ACME_DNS_PROVIDER"))
 
 
@@ -71,6 +71,8 @@ def address(facts: Facts) -> Finding:
     if domain == LOCALHOST and not is_loopback:
         way_out = "set DOMAIN in .env, or leave BIND_ADDRESS out"
         return warning(f"{says}: others reach a trial without a certificate", way_out)
+    if facts.stack.behind:
+        return good(f"DOMAIN={domain} behind {facts.stack.behind}")
     if domain != LOCALHOST and is_loopback:
         found = bad if _is_public(facts) else warning
         return found(f"{says}: only this machine reaches it", "BIND_ADDRESS=0.0.0.0 in .env")
@@ -185,7 +187,7 @@ def ports(facts: Facts) -> Finding:
         preflight.check_port(variable, bound, port, facts.stack.project)
         found.append(port)
     says = " and ".join(str(port) for port in found)
-    looks_here = _is_public(facts) and not _asks_dns(facts)
+    looks_here = _is_public(facts) and not _asks_dns(facts) and not facts.stack.behind
     if found[0] != 80 and looks_here and facts.stack.domain != LOCALHOST:
         says = f"HTTP_PORT={found[0]}, and Let's Encrypt looks at port 80"
         return warning(says, "HTTP_PORT=80 in .env, unless something in front forwards it")
@@ -252,7 +254,8 @@ def _certificate(facts: Facts, name: str) -> Finding:
 
 
 def _no_error(facts: Facts) -> str:
-    needs = "the name must lead here, and port 80 be open to the world"
+    port = 443 if facts.stack.behind else 80
+    needs = f"the name must lead here, and port {port} be open to the world"
     if _asks_dns(facts):
         needs = "the DNS provider must accept what keys/dns holds"
     return f"`docker compose logs traefik` ({needs})"
