@@ -4,7 +4,7 @@
 # environment: neither make nor a shell looks for $(…) in it.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
 	$(eval override export $(name) := $$(value $(name)))))
-.PHONY: help new up down dev revision run shell psql logs deploy rollback doctor advise status maintenance backup verify-backup restore import upgrade-db rotate-secrets sbom test chaos bench check
+.PHONY: help new up down dev revision run shell psql logs deploy image rollback doctor advise status maintenance backup verify-backup restore import upgrade-db rotate-secrets sbom test chaos bench check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,9 +41,13 @@ psql: ## Open a prompt in the app's database, or run SQL="select 1", as the sche
 logs: ## Follow what all say, or SERVICE=api, of the last ten minutes on or SINCE=2h
 	@docker compose logs --follow --since="$${SINCE:-10m}" -- $${SERVICE:+"$$SERVICE"}
 
-deploy: ## Build this tree and roll it out without losing a request
+deploy: ## Build this tree, or pull IMAGE=…, and roll it out without losing a request
 	@python3 -m host
 	@python3 -m ops.deploy
+
+image: ## Build this tree's image and push it: make image PUSH=registry.example.org/shop:1
+	@python3 -m host build
+	@python3 -m ops.image
 
 rollback: ## Go back to the version before
 	@python3 -m ops.rollback

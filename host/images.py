@@ -6,6 +6,7 @@ machine that has other images of the stack from that registry, which is only cut
 """
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterable
@@ -20,13 +21,18 @@ _FROM = re.compile(
     r"^FROM\s+(?:--platform=\S+\s+)?(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE | re.MULTILINE
 )
 _ARG = re.compile(r"(?m)^ARG\s+(\w+)=(\S+)")
+# A label: the name, with a digest, under which the app's image was pulled.
+ORIGIN = "berth.origin"
 # For an image that is not here, a registry may be slow; one that has a stand-in can wait.
 _PATIENCE = 30
 _HASTE = 2
 
 
-def named_by_compose() -> list[str]:
+def named_by_compose(*, to_build: bool = False) -> list[str]:
     """Return the references of the images that `docker compose` would have to pull.
+
+    Args:
+        to_build: Whether it is only to build, and starts nothing.
 
     Raises:
         UserError: Compose does not accept the configuration; its own words say why.
@@ -39,20 +45,24 @@ def named_by_compose() -> list[str]:
     )
     if done.returncode != 0:
         raise UserError(f"Compose refuses the configuration: {done.stderr.strip()}")
-    return references(json.loads(done.stdout))
+    configuration = json.loads(done.stdout)
+    return bases_in(configuration) if to_build else references(configuration)
 
 
 def references(configuration: dict[str, Any]) -> list[str]:
     """Return what a Compose configuration pulls, for its services and to build on."""
-    found: set[str] = set()
-    built: set[str] = set()
-    for service in configuration["services"].values():
-        found.add(str(service["image"]))
-        build = service.get("build")
-        if build:
-            built.add(str(service["image"]))
-            found |= _bases_of(prepared(build))
-    return sorted(found - built)
+    services = configuration["services"].values()
+    built = {str(one["image"]) for one in services if one.get("build")}
+    found = {str(one["image"]) for one in services} - built
+    # What was built elsewhere comes from there again.
+    is_pulled = os.environ.get("IMAGE") or any(stand_in.label(one, ORIGIN) for one in built)
+    return sorted(found if is_pulled else found.union(bases_in(configuration)))
+
+
+def bases_in(configuration: dict[str, Any]) -> list[str]:
+    """Return what the services of a Compose configuration are built on."""
+    builds = [one["build"] for one in configuration["services"].values() if one.get("build")]
+    return sorted({base for build in builds for base in _bases_of(prepared(build))})
 
 
 def _bases_of(build: dict[str, Any]) -> set[str]:

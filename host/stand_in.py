@@ -30,15 +30,16 @@ def is_here(reference: str) -> bool:
 
 def is_one(reference: str) -> bool:
     """Whether the image of that name was built here; what is built on it bears its label, too."""
-    return _label(reference, _BUILT_FOR) == reference
+    return label(reference, _BUILT_FOR) == reference
 
 
 def is_current(reference: str) -> bool:
     """Whether it was built as its recipe is now."""
-    return reference == BASE or _label(reference, _RECIPE) == _digest(split(reference)[0])
+    return reference == BASE or label(reference, _RECIPE) == _digest(split(reference)[0])
 
 
-def _label(reference: str, name: str) -> str:
+def label(reference: str, name: str) -> str:
+    """Return an image's label; empty if it has none, or is not here."""
     template = f'{{{{index .Config.Labels "{name}"}}}}'
     return output("docker", "image", "inspect", f"--format={template}", reference) or ""
 

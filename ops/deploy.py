@@ -1,9 +1,9 @@
-"""`make deploy`: bring this tree's version into service without losing a request."""
+"""`make deploy`: bring a version into service without losing a request: this tree's, or IMAGE."""
 
 import sys
 import time
 
-from ops import lock, one_shots, program
+from ops import lock, one_shots, program, version
 from ops.images import Images, change
 from ops.rollout import Rollout
 from ops.service import Service
@@ -12,7 +12,7 @@ from ops.terminal import Terminal
 
 
 def deploy(terminal: Terminal) -> None:
-    """Build, migrate, then replace the replicas batch by batch."""
+    """Build or pull, migrate, then replace the replicas batch by batch."""
     began = time.monotonic()
     stack = Stack.read()
     with lock.held(stack, "deploy") as held:
@@ -23,11 +23,11 @@ def deploy(terminal: Terminal) -> None:
         rollout = Rollout(stack, images, terminal, service.replicas)
         rollout.check_memory()
 
-        built = images.build_tree(base, terminal)
-        # This tree's version may be there already, perhaps of a deploy that was broken off.
+        built = version.new(images, base, terminal)
+        # It may be there already, perhaps of a deploy that was broken off.
         image = images.unless_there(built)
         if image != built and rollout.is_done(image) and images.current() == image:
-            terminal.say(f"unchanged: {service.count} of {image.name} serve this tree already")
+            terminal.say(f"unchanged: {service.count} of {image.name} serve this already")
             return
         try:
             migrated = one_shots.migrate(images, image, terminal)
@@ -45,9 +45,5 @@ def deploy(terminal: Terminal) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(
-        program.run(
-            deploy,
-            "`make deploy` finishes what is left, `make rollback` goes back to the old version",
-        )
-    )
+    on = f"{version.typed('deploy')} finishes what is left"
+    sys.exit(program.run(deploy, f"{on}, `make rollback` goes back to the old version"))

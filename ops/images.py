@@ -14,6 +14,7 @@ from typing import Any
 
 from host.app import based_on, own_build, prepared
 from host.commands import UserError, output
+from host.images import ORIGIN
 from image.commands import MARK
 from ops.docker import ROOT, DockerError, compose, docker, inspect, tail
 from ops.stack import SERVICE, Stack
@@ -40,6 +41,8 @@ class Image:
     content: str
     # Whether it has the programs that compose.yaml starts; images of an older Berth have others.
     has_berth: bool = True
+    # The name, with a digest, that it was pulled as; empty if it was built here.
+    origin: str = ""
 
     @property
     def name(self) -> str:
@@ -58,6 +61,7 @@ def from_inspect(found: dict[str, Any], repository: str) -> Image:
     labels = dict(configuration.pop("Labels", None) or {})
     version = [one.partition("=")[2] for one in variables if one.startswith(f"{_VERSION}=")]
     replaces = labels.pop(REPLACES, "")
+    origin = labels.pop(ORIGIN, "")
     # Which Compose built it is no content.
     others = {key: value for key, value in labels.items() if not key.startswith("com.docker.")}
     return Image(
@@ -65,8 +69,9 @@ def from_inspect(found: dict[str, Any], repository: str) -> Image:
         tag=next((tag for tag in tags_in(found.get("RepoTags") or [], repository)), ""),
         version=version[0] if version else "",
         replaces=replaces,
-        created=found["Created"],
+        created=found.get("Created", ""),
         has_berth=_PROGRAM in (configuration.get("Cmd") or []),
+        origin=origin,
         content=json.dumps(
             [
                 found["RootFS"],
@@ -105,9 +110,10 @@ def new_tag(now: datetime, folder: Path = ROOT) -> str:
 
 
 def renewed_tag(now: datetime, tag: str) -> str:
-    """Return a tag of another time that names the same commit."""
-    _, _, *commit = tag.split("-", 2)
-    return "-".join([now.astimezone(UTC).strftime(_MOMENT), *commit])
+    """Return a tag of another time that names the same commit, if it names one."""
+    found = _TAG.fullmatch(tag)
+    commit = found[1] if found else None
+    return now.astimezone(UTC).strftime(_MOMENT) + (commit or "")
 
 
 def explain(log: str) -> str:
@@ -174,6 +180,34 @@ class Images:
         with terminal.step(f"building {tag}: {image.name} with this Berth's server"):
             return self._build(tag, build, image.tag, terminal)
 
+    def build_for_others(self, name: str, version: str, cache: str, terminal: Terminal) -> None:
+        """Build this tree's image under a name of a registry's.
+
+        Args:
+            name: What to call it.
+            version: What it says that it is.
+            cache: The name of an image with layers that need not be built again.
+            terminal: Who may give it up.
+
+        Raises:
+            UserError: It does not build; the sentence ends with the last lines of the build.
+            StopRequested: Somebody wants to stop.
+        """
+        build = self.ready_build(terminal)
+        # With every builder and every store of images, where others cannot keep a cache.
+        build |= {"cache_from": [f"type=registry,ref={cache}"], "cache_to": ["type=inline"]}
+        self._made(name, version, build, terminal)
+
+    def label(self, image: Image, origin: str, replaces: str, terminal: Terminal) -> Image:
+        """Give a pulled image an immutable tag, and say by labels where it is from.
+
+        It becomes another image that shares all of its layers: what it replaces on this machine
+        is nothing that could be known where it was built.
+        """
+        inline = {"context": ".", "dockerfile_inline": f"FROM {origin}\n"}
+        tag = renewed_tag(datetime.now(UTC), image.version)
+        return self._build(tag, {**inline, "labels": {ORIGIN: origin}}, replaces, terminal)
+
     def unless_there(self, image: Image) -> Image:
         """Forget an image whose content runs already, or is what Compose would start.
 
@@ -203,13 +237,15 @@ class Images:
         return Path(self._stack.service(SERVICE)["build"]["additional_contexts"]["app"])
 
     def _build(self, tag: str, build: dict[str, Any], replaces: str, terminal: Terminal) -> Image:
-        arguments = {**build.get("args", {}), _VERSION: tag}
         labels = {**build.get("labels", {}), REPLACES: replaces}
-        build = {**build, "args": arguments, "labels": labels}
-        self._compose_build({"image": self.reference(tag), "build": build}, terminal)
-        image = self.find(self.reference(tag))
+        return self._made(self.reference(tag), tag, {**build, "labels": labels}, terminal)
+
+    def _made(self, name: str, version: str, build: dict[str, Any], terminal: Terminal) -> Image:
+        arguments = {**build.get("args", {}), _VERSION: version}
+        self._compose_build({"image": name, "build": {**build, "args": arguments}}, terminal)
+        image = self.find(name)
         if image is None:
-            raise UserError(f"the build ended well but left no image {self.reference(tag)}")
+            raise UserError(f"the build ended well but left no image {name}")
         return image
 
     def _compose_build(self, service: dict[str, Any], terminal: Terminal) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from host.commands import UserError
+from ops import version
 from ops.docker import DockerError, compose, tail
 from ops.https import Endpoint
 from ops.images import Images
@@ -91,7 +92,7 @@ def change_places(
     swapping = False
     images = Images(stack)
     if not images.current():  # on a machine that has nothing yet
-        images.point_at(images.build_tree(None, terminal))
+        images.point_at(version.new(images, None, terminal))
     try:
         prepare()
         with terminal.step("stopping the app"):

@@ -65,7 +65,7 @@ def before(base: Image, running: list[Container], images: Images) -> Image:
         return base if versions[-1].tag > base.tag else versions[-1]
     image = images.find(images.reference(base.replaces)) if base.replaces else None
     if image is None and base.replaces:
-        raise UserError(gone(base.replaces, images.tags()))
+        raise UserError(gone(base.replaces, images.tags(), pulled=bool(base.origin)))
     if image is None:
         others_left = [tag for tag in images.tags() if tag != base.tag]
         raise UserError(
@@ -76,16 +76,16 @@ def before(base: Image, running: list[Container], images: Images) -> Image:
     return image
 
 
-def gone(tag: str, left: list[str]) -> str:
+def gone(tag: str, left: list[str], *, pulled: bool) -> str:
     """Say how to come by a version whose image was removed."""
+    others = f"; or {_choice(left)}" if left else ""
+    lost = f"the image of {tag} is no longer here, as after `docker system prune --all`"
+    if pulled:
+        return f"{lost}: `make deploy IMAGE=` with its name pulls it again{others}"
     commit = [*tag.split("-"), ""][2]
     checkout = f"`git checkout {commit}`, then `make deploy`,"
     again = checkout if commit else "`make deploy` of its files"
-    others = f"; or {_choice(left)}" if left else ""
-    return (
-        f"the image of {tag} is no longer here, as after `docker system prune --all`: {again} "
-        f"builds it again{others}"
-    )
+    return f"{lost}: {again} builds it again{others}"
 
 
 def _choice(tags: list[str]) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from host.commands import UserError
+from ops import version
 from ops.images import Image, Images
 from ops.lock import Lock
 from ops.stack import Container, Stack, State, running
@@ -31,7 +32,7 @@ class Service:
         """
         replicas = running(stack.replicas())
         if not replicas:
-            raise UserError("no replica runs yet: `make up` starts the stack")
+            raise UserError(f"no replica runs yet: {version.typed('up')} starts the stack")
         wanted = len(replicas)
         # Old and new side by side are what a deploy left that was killed: its number counts. If all
         # are alike, Compose has scaled them since.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from host.commands import UserError
-from ops import dotenv, lock, memory, one_shots, preflight, program, server, standby
+from ops import dotenv, lock, memory, one_shots, preflight, program, server, standby, version
 from ops.docker import ROOT, compose, docker, last_lines
 from ops.https import Endpoint
 from ops.images import Image, Images
@@ -82,14 +82,21 @@ def fit(stack: Stack, terminal: Terminal) -> Stack:
 
 
 def choose_image(stack: Stack, images: Images, terminal: Terminal, *, serves: bool) -> Image:
-    """Return what to start: what Compose would, or this tree's version where that does not work.
+    """Return what to start: what Compose would, or a new version where that does not work.
 
     `make deploy` brings all later versions of the app; this checkout's server comes by itself.
     """
     current = images.current()
-    # One of an older Berth serves until this tree's takes over. One without a tag of ours was built
+    asked = version.wanted()
+    if current and serves and asked:
+        raise UserError(f"{current.name} serves: {version.typed('deploy')} replaces it")
+    if current and current.origin and not asked:
+        # Nothing here can mend it, and nothing is built here.
+        return images.adopt(current)
+    # One of an older Berth serves until a new one takes over. One without a tag of ours was built
     # by Compose alone, and works if it serves.
-    if current and current.has_berth and (serves or (current.tag and not has_failed(stack))):
+    works = serves or (current and current.tag and not has_failed(stack))
+    if current and current.has_berth and works and not asked:
         current = images.adopt(current)
         if server.is_of_this_checkout(current):
             return current
@@ -101,7 +108,7 @@ def choose_image(stack: Stack, images: Images, terminal: Terminal, *, serves: bo
                 "with the app as it is in APP_DIR"
             ) from None
     else:
-        built = images.build_tree(current, terminal)
+        built = version.new(images, current, terminal)
     return images.unless_there(built)
 
 

@@ -193,7 +193,9 @@ def rollout(facts: Facts) -> Finding:
         says = f"{', '.join(behind)} runs another version than the replicas, {names[0]}"
         return bad(says, "`make deploy` goes on, `make rollback` goes back")
     if current and not server.is_of_this_checkout(current):
-        return warning(f"{current.name} has the server of another Berth than this", "`make up`")
+        says = f"{current.name} has the server of another Berth than this"
+        elsewhere = "`make image PUSH=…` with this Berth, then `make deploy IMAGE=…`"
+        return warning(says, elsewhere if current.origin else "`make up`")
     if alone := unlabelled(facts.stack):
         says = f"{', '.join(alone)} runs the app's image, and no deploy replaces it"
         return warning(says, f"give it `labels: {{{LABEL}: rolling}}`, or `restart` in its place")

@@ -1,31 +1,27 @@
 """A registry's refusal is an error in its own words; only its silence makes room for a stand-in."""
 
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-import requests
 
 from host import images, registry, stand_in
 from host.commands import UserError
 from ops.checks import machine
 from ops.facts import Facts
 from ops.finding import Level
+from tests import registry as registries
 from tests.ops.test_doctor import facts  # noqa: F401 - a fixture
 from tests.ports import free_port
-from tests.stack.stack import HERE, docker, image, poll
-
-IMAGE = "berth-test-registry"
+from tests.registry import LOG_IN, answering, serving
+from tests.stack.stack import HERE, docker, image
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _image() -> None:
-    docker("build", "--quiet", f"--tag={IMAGE}", f"{HERE}/registry")
+    registries.build()
 
 
 @pytest.fixture
@@ -33,30 +29,7 @@ def port() -> Iterator[int]:
     """A port whose images are removed afterwards."""
     port = free_port()
     yield port
-    listed = docker("image", "ls", "--format={{.Repository}}:{{.Tag}}").splitlines()
-    names = [name for name in listed if name.startswith(f"127.0.0.1:{port}/")]
-    if names:
-        docker("image", "rm", "--force", *names)
-
-
-@contextmanager
-def serving(port: int, *options: str) -> Iterator[None]:
-    """Run a registry that holds haproxy's image, which is none of ours."""
-    container = docker(
-        *("run", "--detach", f"--publish=127.0.0.1:{port}:5000", "--tmpfs=/tmp:mode=1777"),
-        *(*options, IMAGE),
-    )
-
-    def answers() -> bool:
-        with suppress(requests.RequestException):
-            return requests.get(f"http://127.0.0.1:{port}/v2/", timeout=5).status_code in {200, 401}
-        return False
-
-    try:
-        poll("the registry", answers)
-        yield
-    finally:
-        docker("rm", "--force", container)
+    registries.forget(port)
 
 
 def push(reference: str) -> None:
@@ -65,31 +38,6 @@ def push(reference: str) -> None:
     docker("build", "--quiet", "--label=official=yes", f"--tag={reference}", str(context))
     docker("push", "--quiet", reference)
     docker("image", "rm", reference)
-
-
-@contextmanager
-def answering(status: int, body: bytes = b"") -> Iterator[int]:
-    """Be a registry that has one answer to everything; yields its port."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body if self.command == "GET" else b"")
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Log nothing."""
-
-    with HTTPServer(("127.0.0.1", free_port()), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
 
 
 def version() -> str:
@@ -108,9 +56,7 @@ def test_an_unknown_tag_is_an_error(port: int) -> None:
 
 def test_a_log_in_is_an_error(port: int) -> None:
     """Somebody else's image would come as a surprise."""
-    file = "--env=REGISTRY_AUTH_HTPASSWD_PATH=/etc/docker/registry/htpasswd"
-    log_in = (file, "--env=REGISTRY_AUTH_HTPASSWD_REALM=berth")
-    with serving(port, *log_in), pytest.raises(UserError, match="no basic auth credentials"):
+    with serving(port, *LOG_IN), pytest.raises(UserError, match="no basic auth credentials"):
         images.ensure([f"127.0.0.1:{port}/haproxy:{version()}"])
 
 
@@ -220,6 +166,31 @@ def test_a_pull_that_breaks_off_was_answered(
     docker.write_text(f"#!/bin/sh\necho '{words}' >&2\nexit 1")
     with pytest.raises(registry.Unreachable, match="connection refused"):
         registry.pull("registry.example/haproxy:3.2.26", seconds=30)
+
+
+def test_a_pull_may_take_its_time_and_may_not_stall(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is given up when somebody wants that."""
+    docker = tmp_path / "docker"
+    slowly = "#!/bin/sh\nfor i in 1 2 3 4; do sleep .5; echo 3.2.26: $i; done\n"
+    docker.write_text(slowly)
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(registry, "_STALLED_SECONDS", 1.5)
+    registry.pull("registry.example/haproxy:3.2.26", seconds=1.5)
+
+    docker.write_text(f"{slowly}exec sleep 60")
+    with pytest.raises(UserError, match=r"3.2.26 has stopped: .* no answer within 1.5 s"):
+        registry.pull("registry.example/haproxy:3.2.26", seconds=1.5)
+
+    docker.write_text("#!/bin/sh\nexec sleep 60")
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        registry.pull("registry.example/haproxy:3.2.26", seconds=30, checkpoint=stop)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ def test_development_reads_the_files_that_its_program_names(folder: Path, target
 @pytest.mark.parametrize(
     ("target", "variable"),
     [
+        ("deploy", "IMAGE"),
+        ("image", "PUSH"),
         ("rollback", "TO"),
         ("restore", "TO"),
         ("bench", "PEERS"),
