@@ -12,7 +12,7 @@ from pathlib import Path
 from dotenv.main import resolve_variables
 from dotenv.parser import parse_stream
 
-from . import postgres
+from . import database
 from .settings import Settings
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -26,7 +26,7 @@ def prepare(settings: Settings, folder: Path | None = None) -> None:
         folder: Where `app.env` and `secrets/` are; by default what APP_FILES names. What they say
             beats what is set already. A line that cannot be used ends the program with a sentence.
     """
-    postgres.export(settings)
+    database.export(settings)
     folder = folder or Path(os.environ.get("APP_FILES") or "/run/app")
     variables = folder / "app.env"
     if variables.is_file():

@@ -66,9 +66,10 @@ def _prepare(settings: Settings) -> None:
     with tempfile.NamedTemporaryFile("w") as password:
         password.write("unknown")
         password.flush()
-        if settings.database_host:
+        if settings.has_database:
             settings = replace(
                 settings,
+                database_url_file="",
                 database_host="127.0.0.1",
                 database_port=1,
                 database_user="berth",

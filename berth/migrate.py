@@ -40,8 +40,19 @@ BREATH_SECONDS = 1
 STATEMENT_SECONDS = 30
 
 ALEMBIC = (sys.executable, "-m", "alembic", "upgrade", "head")
-# How a lock time-out (SQLSTATE 55P03) shows in the output of whatever driver there is.
-LOCK_TIMEOUT = re.compile(rb"LockNotAvailable|55P03|due to lock timeout")
+# How a lock time-out (SQLSTATE 55P03) shows in the output of whatever driver there is, and a wait
+# that we have ended.
+LOCK_TIMEOUT = re.compile(rb"LockNotAvailable|55P03|due to lock timeout|due to user request")
+END_LONG_WAITS = """
+SELECT pg_cancel_backend(pid)
+FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE NOT granted AND locktype = 'relation' AND database = datid
+    AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+    AND waitstart < clock_timestamp() - make_interval(secs => $1)
+    AND datname = current_database() AND usename = current_user
+    AND backend_start > (
+        SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())
+"""
 # The line of a traceback, or of alembic's own complaint, that says what went wrong, and those below
 # it, in which pydantic names the variable.
 COMPLAINT = re.compile(
@@ -65,10 +76,11 @@ async def main() -> None:
     logs.configure(settings.log_level, settings.log_format)
     environment.prepare(settings)
     command, revisions = _command()
-    if settings.database_host:
+    if settings.has_database:
         connection = await connect(settings)
         try:
-            await _guarded(connection, command, revisions)
+            elsewhere = bool(settings.database_url_file)
+            await _guarded(connection, command, revisions, elsewhere=elsewhere)
         finally:
             await connection.close()
     elif command:
@@ -97,7 +109,11 @@ def _command() -> tuple[tuple[str, ...], Revisions | None]:
 
 
 async def _guarded(
-    connection: Connection, command: tuple[str, ...], revisions: Revisions | None
+    connection: Connection,
+    command: tuple[str, ...],
+    revisions: Revisions | None,
+    *,
+    elsewhere: bool,
 ) -> None:
     after = os.environ.get("AFTER_MIGRATE")
     if not command and not after:
@@ -119,15 +135,38 @@ async def _guarded(
     if not needed and not after:
         return
     await _take_turn(connection)
-    # For every driver: only a role's own settings reach them all.
-    await connection.execute(f"ALTER ROLE CURRENT_USER SET lock_timeout = '{LOCK_SECONDS}s'")
-    await connection.execute(
-        f"ALTER ROLE CURRENT_USER SET statement_timeout = '{STATEMENT_SECONDS}s'"
-    )
-    if needed:
-        await asyncio.to_thread(_run, command)
-    if after:
-        await asyncio.to_thread(_run, ("sh", "-c", after))
+    if elsewhere:
+        # There the app may log in as the same role. Drivers of libpq's read this.
+        asked = os.environ.get("PGOPTIONS", "")
+        os.environ["PGOPTIONS"] = f"{asked} -c statement_timeout={STATEMENT_SECONDS}s".lstrip()
+        watcher = asyncio.create_task(_end_long_waits(connection))
+    else:
+        # For every driver: only a role's own settings reach them all.
+        await connection.execute(f"ALTER ROLE CURRENT_USER SET lock_timeout = '{LOCK_SECONDS}s'")
+        await connection.execute(
+            f"ALTER ROLE CURRENT_USER SET statement_timeout = '{STATEMENT_SECONDS}s'"
+        )
+        watcher = None
+    try:
+        if needed:
+            await asyncio.to_thread(_run, command)
+        if after:
+            await asyncio.to_thread(_run, ("sh", "-c", after))
+    finally:
+        if watcher:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+
+
+async def _end_long_waits(connection: Connection) -> None:
+    """End what waits too long for a table, as a lock_timeout would, whatever the driver.
+
+    Of all sessions since our own, what changes a schema is known by the locks that it wants: those
+    that stand in the way of reading or writing rows.
+    """
+    while True:
+        await asyncio.sleep(0.2)
+        await connection.execute(END_LONG_WAITS, LOCK_SECONDS)
 
 
 async def _take_turn(connection: Connection) -> None:

@@ -91,7 +91,7 @@ class Schema:
 def required(settings: Settings) -> Schema | None:
     """Return what the app needs of its database; None if that is nothing, or if nobody knows."""
     # By alembic's revisions, which another command need not lead to.
-    if not settings.database_host or os.environ.get("MIGRATE"):
+    if not settings.has_database or os.environ.get("MIGRATE"):
         return None
     revisions = listed()
     return Schema(settings, revisions) if revisions else None

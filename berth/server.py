@@ -137,7 +137,7 @@ class Server(uvicorn.Server):
         os._exit(128 + sig)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        if self.settings.database_host:
+        if self.settings.has_database:
             try:
                 await (await connect(self.settings)).close()
             except DatabaseUnavailableError as error:

@@ -34,6 +34,9 @@ class Settings:
         database_name: The database.
         database_user: Who logs in; empty if the password's file leads to one of that name.
         database_password_file: Where the password is.
+        database_url_file: Where a URL is that says all of this, in its place; empty if none does.
+        database_ca_file: The CA that the server there must have its certificate from; empty if
+            that is one that everybody trusts.
         trusted_proxies: Networks of what stands before Traefik; it is believed whom it asks for.
         max_body_bytes: Bytes that one request's body may have.
         max_in_flight: Requests that one process works on at a time.
@@ -59,6 +62,8 @@ class Settings:
     database_name: str
     database_user: str
     database_password_file: Path
+    database_url_file: str
+    database_ca_file: str
     trusted_proxies: list[str]
     max_body_bytes: int
     max_in_flight: int
@@ -67,6 +72,11 @@ class Settings:
     cors_origins: str
     drain_seconds: float
     shutdown_seconds: int
+
+    @property
+    def has_database(self) -> bool:
+        """Whether there is one to wait for."""
+        return bool(self.database_url_file or self.database_host)
 
 
 class _Reader:
@@ -146,6 +156,8 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         database_password_file=Path(
             read.text("DATABASE_PASSWORD_FILE", "/run/secrets/database-password")
         ),
+        database_url_file=read.text("DATABASE_URL_FILE"),
+        database_ca_file=read.text("DATABASE_CA_FILE"),
         trusted_proxies=read.networks(
             "TRUSTED_PROXIES", [], {"cloudflare": read.text("TRUSTED_PROXIES_CLOUDFLARE")}
         ),

@@ -7,12 +7,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from sqlalchemy import create_mock_engine
 from sqlalchemy.engine.mock import MockConnection
 
 from app.items.models import metadata
 from ops.one_shots import UNKNOWN
-from tests.berth.postgres import ROOT, Postgres
+from tests.berth.postgres import PASSWORD, ROOT, Postgres
 from tests.berth.programs import Environment, eventually, migrate, run
 
 SCHEMA = """
@@ -123,12 +124,19 @@ def test_two_heads_are_refused_by_name(
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("place", ["here", "elsewhere"])
 def test_a_migration_that_waits_for_a_table_lets_requests_pass(
-    empty: Environment, postgres: Postgres, tmp_path: Path
+    empty: Environment, postgres: Postgres, tmp_path: Path, place: str
 ) -> None:
     """It gives way every second, tries again, and succeeds once the table is free."""
     migrate(empty)
     name = empty["DATABASE_NAME"]
+    if place == "elsewhere":
+        file = tmp_path / "url"
+        where = f"berth:{PASSWORD}@127.0.0.1:{postgres.port}/{name}"
+        file.write_text(f"postgresql://{where}?sslmode=disable\n")
+        empty = {"PATH": empty["PATH"], "DATABASE_URL_FILE": str(file)}
+        postgres.sql("postgres", "ALTER ROLE berth RESET ALL")
     _copy_with(tmp_path, 'op.execute("ALTER TABLE items ADD COLUMN extra int")')
     with ThreadPoolExecutor(2) as pool:
         pool.submit(postgres.sql, name, "BEGIN; TABLE items; SELECT pg_sleep(60)")
@@ -147,6 +155,9 @@ def test_a_migration_that_waits_for_a_table_lets_requests_pass(
         done = migration.result()
     assert done.returncode == 0, done.stdout
     assert "A table is in use, trying again" in done.stdout
+    if place == "elsewhere":
+        settings = "SELECT count(*) FROM pg_db_role_setting WHERE setrole = 'berth'::regrole"
+        assert postgres.sql(name, settings) == "0"
 
 
 def _copy(target: Path) -> None:
