@@ -20,7 +20,7 @@ import time
 import asyncpg
 
 from . import environment, logs
-from .postgres import Connection, DatabaseUnavailableError, connect
+from .postgres import ERRORS, Connection, DatabaseUnavailableError, connect, reason
 from .revisions import Revisions, listed
 from .schema import applied, missing, spoken
 from .settings import load_settings
@@ -164,9 +164,12 @@ async def _end_long_waits(connection: Connection) -> None:
     Of all sessions since our own, what changes a schema is known by the locks that it wants: those
     that stand in the way of reading or writing rows.
     """
-    while True:
-        await asyncio.sleep(0.2)
-        await connection.execute(END_LONG_WAITS, LOCK_SECONDS)
+    try:
+        while True:
+            await asyncio.sleep(0.2)
+            await connection.execute(END_LONG_WAITS, LOCK_SECONDS)
+    except ERRORS as error:
+        logger.warning("No wait for a table is ended any more: %s", reason(error))
 
 
 async def _take_turn(connection: Connection) -> None:

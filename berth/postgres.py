@@ -67,6 +67,12 @@ def _login(settings: Settings) -> Database:
     return database
 
 
+def _where(settings: Settings) -> str:
+    if settings.database_url_file:
+        return _login(settings).where
+    return f"{settings.database_host}:{settings.database_port}"
+
+
 async def connect(settings: Settings) -> Connection:
     """Return a connection as soon as the database accepts one.
 
@@ -85,7 +91,7 @@ async def connect(settings: Settings) -> Connection:
             why = reason(error)
             if elsewhere and isinstance(error, REFUSALS):
                 raise DatabaseUnavailableError(_refused(settings, error)) from None
-        where = _login(settings).where
+        where = _where(settings)
         if asyncio.get_running_loop().time() > deadline:
             settled_by = "DATABASE_URL_FILE" if elsewhere else SETTLED_BY
             raise DatabaseUnavailableError(
@@ -102,7 +108,7 @@ def _refused(settings: Settings, error: BaseException) -> str:
     """Say why waiting would not help."""
     if isinstance(error, DatabaseURLError):
         return str(error)
-    where = _login(settings).where
+    where = _where(settings)
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
             f"The database at {where} is not to be trusted: {error.verify_message}. Give the "

@@ -98,6 +98,18 @@ if [[ -n $COPIES_BACKUPS && ,$PROFILES, != *,offsite,* ]]; then
     echo "RESTIC_REPOSITORY is set, but nothing copies there: add COMPOSE_PROFILES=offsite to .env"
     exit 1
 fi
+if [[ -n $DATABASE_URL_FILE ]]; then
+    if [[ -n $BACKUP_DIR ]]; then
+        echo "BACKUP_DIR and DATABASE_URL_FILE are both set: a database elsewhere is its provider's to back up; leave BACKUP_DIR out"
+        exit 1
+    fi
+    url=$(tr -d '\0' < /database-url)
+    if [[ ! $url =~ ^postgres(ql)?(\+[a-z0-9_]+)?://[^[:space:]]+@[^[:space:]]+/[^[:space:]]+$ ]]; then
+        # Never what it holds.
+        echo "DATABASE_URL_FILE=$DATABASE_URL_FILE: the file must hold one line like postgresql://user:password@host:5432/name"
+        exit 1
+    fi
+fi
 if [[ ! $STATUS =~ ^(on|off)?$ ]]; then
     echo "STATUS=$STATUS: on or off"
     exit 1
@@ -110,6 +122,20 @@ fi
 if [[ -n $ALERTS && ,$PROFILES, != *,metrics,* ]]; then
     echo "ALERT_WEBHOOK or ALERT_EMAIL is set, but nothing watches: add metrics to COMPOSE_PROFILES in .env"
     exit 1
+fi
+
+# put_database: copy what leads to a database elsewhere.
+put_database() {
+    cp /database-url "$1/database-url"
+    [[ ! -f /database-ca.pem ]] || cp /database-ca.pem "$1/database-ca.pem"
+    chmod --recursive u=rwX,go=rX "$1"
+}
+if [[ ${1:-} == try ]]; then
+    # For somebody to log in by it before anything is changed.
+    rm -rf /run/app/tried
+    mkdir /run/app/tried
+    put_database /run/app/tried
+    exit
 fi
 
 # Readable by whoever has the volume mounted: the mount is the permission.
@@ -181,6 +207,12 @@ mkdir "$new/secrets"
 for file in "$app_secrets"/*; do
     [[ ! -f $file ]] || cp "$file" "$new/secrets/"
 done
+if [[ -n $DATABASE_URL_FILE ]]; then
+    # Berth hands it on, with what belongs to it.
+    rm -f "$new/secrets/DATABASE_URL"
+    put_database "$new"
+fi
+rm -rf tried
 chmod --recursive u=rwX,go=rX "$new"
 # What has not changed stays: by the link's age programs know which replicas have read other files.
 if [[ -n $old ]] && diff --recursive --brief "$old" "$new" > /dev/null; then

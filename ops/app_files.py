@@ -15,7 +15,8 @@ from ops.stack import Container, Stack, State
 _LOOK = """
 import hashlib, json, os, pathlib
 here = pathlib.Path("/run/app/current")
-files = [here / "app.env", *(here / "secrets").iterdir()]
+names = ("app.env", "database-url", "database-ca.pem")
+files = [*(here / name for name in names), *(here / "secrets").iterdir()]
 print(json.dumps({
     "changed": os.lstat(here).st_mtime,
     "digests": {
@@ -72,6 +73,10 @@ def _present(stack: Stack) -> dict[str, str]:
     with suppress(FileNotFoundError, NotADirectoryError):
         files |= {f"secrets/{one.name}": one for one in secrets.iterdir() if one.name[0] != "."}
     digests = {}
+    for name in ("database-url", "database-ca.pem"):
+        if mounted["/database-url"] != os.devnull and mounted[f"/{name}"] != os.devnull:
+            files[name] = Path(mounted[f"/{name}"])
+            files.pop("secrets/DATABASE_URL", None)
     for name, file in files.items():
         with suppress(FileNotFoundError, IsADirectoryError):
             digests[name] = hashlib.sha256(file.read_bytes()).hexdigest()

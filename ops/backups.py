@@ -19,6 +19,7 @@ _PROGRAMS = {
 
 def require(stack: Stack) -> None:
     """Refuse where no backups are kept."""
+    stack.require_own_database("its provider keeps backups and restores them")
     if SERVICE not in wanted(stack):
         raise UserError("no backups are kept: set BACKUP_DIR in .env, then `make up`")
 

@@ -17,6 +17,7 @@ def deploy(terminal: Terminal) -> None:
     stack = Stack.read()
     with lock.held(stack, "deploy") as held:
         images = Images(stack)
+        one_shots.check_database(stack, images)
         one_shots.check_settings()
         service = Service.find(stack, images, held)
         base = service.image
@@ -30,7 +31,7 @@ def deploy(terminal: Terminal) -> None:
             terminal.say(f"unchanged: {service.count} of {image.name} serve this already")
             return
         try:
-            migrated = one_shots.migrate(images, image, terminal)
+            migrated = one_shots.migrate(stack, images, image, terminal)
             terminal.checkpoint()
             rollout.to(image, base=base)
         finally:

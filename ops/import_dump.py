@@ -60,6 +60,7 @@ def import_dump(terminal: Terminal) -> None:
     """
     began = time.monotonic()
     stack = Stack.read()
+    stack.require_own_database("replay the dump there, with its provider's or PostgreSQL's tools")
     dump = dumps.given()
     with lock.held(stack, "import"):
         images = Images(stack)
@@ -72,7 +73,7 @@ def import_dump(terminal: Terminal) -> None:
             with terminal.step(f"replaying {dump.shown.removeprefix('FILE=')}"):
                 places.make()
                 counted = replay(stack, dump, terminal)
-            one_shots.migrate(images, images.adopt(image), terminal, _BESIDE)
+            one_shots.migrate(stack, images, images.adopt(image), terminal, _BESIDE)
             recovery.change_places(stack, places, lambda: None, terminal)
         except BaseException:
             with suppress(DockerError):

@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping
 
 from host.commands import UserError
-from ops.docker import DockerError, compose
+from ops.docker import DockerError, compose, tail
 from ops.images import Image, Images
+from ops.stack import Stack
 from ops.terminal import Terminal
 
 # What `migrate` says where it can tell no newer version of this app from another app.
@@ -26,6 +27,39 @@ def run(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
     )
 
 
+def check_database(stack: Stack, images: Images) -> None:
+    """Log in to a database elsewhere, before anything is changed; the first start has no image yet.
+
+    Raises:
+        UserError: It lets nobody in; the sentence says why.
+    """
+    if not stack.database_is_elsewhere or not images.current():
+        return
+    by = by_present_url(stack)
+    try:
+        run(*by, "--env=LOG_LEVEL=ERROR", "migrate", "python", "-m", "_berth.postgres")
+    except DockerError as error:
+        raise UserError(tail(str(error), 1)) from None
+
+
+def by_present_url(stack: Stack) -> list[str]:
+    """Return the options of `run` with which `migrate` logs in by the files as they are now.
+
+    Raises:
+        UserError: `secrets` does not accept them; the sentence is its own.
+    """
+    if not stack.database_is_elsewhere:
+        return []
+    try:
+        run("secrets", "try")
+    except DockerError as error:
+        raise UserError(str(error)) from None
+    found = ["--env=DATABASE_URL_FILE=/run/app/tried/database-url"]
+    if stack.service("migrate")["environment"]["DATABASE_CA_FILE"]:
+        found.append("--env=DATABASE_CA_FILE=/run/app/tried/database-ca.pem")
+    return found
+
+
 def check_settings() -> None:
     """Let `secrets` judge DOMAIN and its like, before Compose stops what they have changed.
 
@@ -40,14 +74,17 @@ def check_settings() -> None:
         raise UserError(str(error)) from None
 
 
-def migrate(images: Images, image: Image, terminal: Terminal, database: str = "berth") -> list[str]:
+def migrate(
+    stack: Stack, images: Images, image: Image, terminal: Terminal, database: str = "berth"
+) -> list[str]:
     """Run the migrations of an image; return the revisions that were new.
 
     A signal does not end them: half a migration may need a hand to repair.
     """
     with terminal.step("migrating the database") as step:
         try:
-            own(database)  # which an update of Berth may have given another right
+            if not stack.database_is_elsewhere:
+                own(database)  # which an update of Berth may have given another right
             name = images.reference(image.tag)
             settings = ("--env=LOG_LEVEL=INFO", f"--env=DATABASE_NAME={database}")
             said = run(*settings, "migrate", environment={"API_IMAGE": name})

@@ -19,7 +19,13 @@ NEEDED_BYTES = 1 << 30
 
 VARIABLES = {80: "HTTP_PORT", 443: "HTTPS_PORT"}
 _CA_TARGET = "/etc/traefik/acme-ca.pem"
-_APP_FILES = {"/app.env": "APP_ENV", "/app-secrets": "APP_SECRETS"}
+_DATABASE_CA = "/database-ca.pem"
+_GIVEN = {
+    "/app.env": "APP_ENV",
+    "/app-secrets": "APP_SECRETS",
+    "/database-url": "DATABASE_URL_FILE",
+    _DATABASE_CA: "DATABASE_CA",
+}
 
 
 def check(stack: Stack) -> None:
@@ -37,8 +43,11 @@ def check(stack: Stack) -> None:
         if volume["target"] == _CA_TARGET and volume["source"] != os.devnull:
             check_certificate(Path(volume["source"]))
     for volume in stack.service("secrets").get("volumes", []):
-        if volume["target"] in _APP_FILES and volume["source"] != os.devnull:
-            check_path(_APP_FILES[volume["target"]], Path(volume["source"]))
+        if volume["target"] in _GIVEN and volume["source"] != os.devnull:
+            path = Path(volume["source"])
+            check_path(_GIVEN[volume["target"]], path)
+            if volume["target"] == _DATABASE_CA:
+                check_pem(_GIVEN[_DATABASE_CA], path)
     Budget.read(stack).check(stack.wanted)
     check_disk(Path(output("docker", "info", "--format={{.DockerRootDir}}") or "/"))
 
@@ -96,10 +105,17 @@ def check_certificate(path: Path) -> None:
         raise UserError(f"{name}: there is no such file")
     if not path.stat().st_mode & stat.S_IROTH:
         raise UserError(f"{name}: Traefik runs as a user of its own and may not read it: chmod 644")
+    check_pem("ACME_CA_CERTIFICATE", path)
+
+
+def check_pem(variable: str, path: Path) -> None:
+    """Refuse a file without a certificate; one that only the engine may read passes."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except ssl.SSLError:
-        raise UserError(f"{name}: the file holds no certificate in PEM form") from None
+        raise UserError(f"{variable}={path}: the file holds no certificate in PEM form") from None
+    except PermissionError:
+        return
 
 
 def check_disk(folder: Path, needed: int = NEEDED_BYTES) -> None:

@@ -33,6 +33,10 @@ def rotate(terminal: Terminal) -> None:
     """Open one name, bring the replicas over to it, then close the other."""
     began = time.monotonic()
     stack = Stack.read()
+    stack.require_own_database(
+        "give it a new password there, put that into the file, then `make up`; the old one must be "
+        "valid until that ends"
+    )
     with lock.held(stack, "change of the passwords") as held:
         databases = [one for one in stack.containers("db") if one.state is State.HEALTHY]
         if not databases:

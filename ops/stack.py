@@ -71,6 +71,10 @@ def _state(found: dict[str, Any]) -> State:
     return State.HEALTHY if health == "none" else State(health)
 
 
+def _is_off(service: dict[str, Any]) -> bool:
+    return bool(service.get("deploy", {}).get("replicas") == 0)
+
+
 def _complaint(found: dict[str, Any]) -> str:
     checks = found.get("Health", {}).get("Log") or [{}]
     said = str(checks[-1].get("Output", "")).strip()
@@ -129,7 +133,23 @@ class Stack:
     def one_shots(self) -> list[str]:
         """The services that end by themselves, as their lack of a restart policy tells."""
         services = self.configuration["services"]
-        return sorted(name for name, one in services.items() if "restart" not in one)
+        return sorted(
+            name for name, one in services.items() if "restart" not in one and not _is_off(one)
+        )
+
+    @property
+    def database_is_elsewhere(self) -> bool:
+        """Whether DATABASE_URL_FILE leads away from this stack."""
+        return _is_off(self.service("db"))
+
+    def require_own_database(self, whose: str = "its provider does that") -> None:
+        """Refuse what only a database of Berth's can have done to it.
+
+        Raises:
+            UserError: It is elsewhere; the sentence says who has to do it.
+        """
+        if self.database_is_elsewhere:
+            raise UserError(f"the database is elsewhere (DATABASE_URL_FILE): {whose}")
 
     @property
     def domain(self) -> str:

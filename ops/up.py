@@ -42,6 +42,7 @@ def up(terminal: Terminal) -> None:
     preflight.check(stack)
     with lock.held(stack, "start") as held:
         images = Images(stack)
+        one_shots.check_database(stack, images)
         one_shots.check_settings()
         serves = any_healthy(stack, terminal)
         image = choose_image(stack, images, terminal, serves=serves)
@@ -142,7 +143,7 @@ def roll_out(
     rollout = Rollout(stack, images, terminal, service.replicas)
     if rollout.stale(image):
         rollout.check_memory()
-        one_shots.migrate(images, image, terminal)
+        one_shots.migrate(stack, images, image, terminal)
         rollout.to(image, base=service.image)
 
 

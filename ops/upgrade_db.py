@@ -25,6 +25,7 @@ def upgrade(terminal: Terminal) -> None:
     """
     began = time.monotonic()
     stack = Stack.read()
+    stack.require_own_database("its provider upgrades it")
     backups.require(stack)
     with lock.held(stack, "upgrade"):
         here, wanted = (int(one) for one in recovery.step("versions").split()[-2:])

@@ -16,11 +16,19 @@ _SIZE = "SELECT pg_database_size('berth')"
 # By how many names the app may log in; by one, unless a password is being changed.
 _NAMES = """SELECT to_json(count(*)) FROM pg_roles
     WHERE rolname IN ('berth', 'berth_clone') AND rolcanlogin"""
+# Of other roles' sessions one that is no superuser is told the role alone.
 _CONNECTIONS = """SELECT json_build_object(
     'used', (SELECT count(*) FROM pg_stat_activity
-        WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
+        WHERE coalesce(backend_type, 'client backend') = 'client backend'
+            AND usesysid IS NOT NULL AND pid <> pg_backend_pid()),
     'most', current_setting('max_connections')::int
         - current_setting('superuser_reserved_connections')::int)"""
+# Of one that is elsewhere.
+_FROM_OUTSIDE = f"""SELECT json_build_object(
+    'version', current_setting('server_version'),
+    'size', pg_database_size(current_database()),
+    'reads_only', current_setting('transaction_read_only')::bool,
+    'connections', ({_CONNECTIONS}))"""
 # What runs for long, and what holds its locks for long without running.
 _QUERIES = """SELECT coalesce(json_agg(found), '[]') FROM (
     SELECT pid, state, usename AS role, extract(epoch FROM now() - since)::int AS seconds,
@@ -58,11 +66,13 @@ PGPASSWORD=$(< "$user") psql --host=127.0.0.1 --username="$user" --dbname=berth 
 
 
 def ask(facts: Facts, query: str) -> Any:  # noqa: ANN401
-    """Return the JSON that superuser's query yields, None for NULL.
+    """Return the JSON that superuser's query yields, None for NULL; elsewhere, the app's role's.
 
     Raises:
         DockerError: It fails, or no database runs.
     """
+    if facts.stack.database_is_elsewhere:
+        return _ask_from_replica(facts, query)["answer"]
     return _psql(facts, _AS_SUPERUSER, query, "-c search_path=pg_catalog")
 
 
@@ -73,6 +83,19 @@ def ask_as_app(facts: Facts, query: str) -> Any:  # noqa: ANN401
         DockerError: It fails, or no database runs.
     """
     return _psql(facts, _AS_APP, query)
+
+
+def _ask_from_replica(facts: Facts, query: str) -> dict[str, Any]:
+    """Return what the app's role is told, with `where` the database is and the `sslmode`."""
+    found: dict[str, Any] = _in_a_replica(facts, "_berth.ask", query)
+    return found
+
+
+def _in_a_replica(facts: Facts, *program: str) -> Any:  # noqa: ANN401
+    (replica, *_) = [one.id for one in facts.running(SERVICE)] or [""]
+    if not replica:
+        raise DockerError("no replica runs: `make up`")
+    return json.loads(docker("exec", replica, "python", "-m", *program))
 
 
 def _psql(facts: Facts, script: str, query: str, options: str = "") -> Any:  # noqa: ANN401
@@ -92,10 +115,7 @@ def _psql(facts: Facts, script: str, query: str, options: str = "") -> Any:  # n
 
 def migrations(facts: Facts) -> Finding:
     """The database has what the app that serves needs, as a replica itself sees it."""
-    (replica, *_) = [one.id for one in facts.running(SERVICE)] or [""]
-    if not replica:
-        raise DockerError("no replica runs: `make up`")
-    found = json.loads(docker("exec", replica, "python", "-m", "_berth.schema"))
+    found = _in_a_replica(facts, "_berth.schema")
     if not found:
         return good("the app has no migrations of alembic's")
     # What the schema's owner says need not be a revision.
@@ -117,6 +137,8 @@ def connections(facts: Facts) -> dict[str, int]:
 
 def database(facts: Facts) -> Finding:
     """It has connections to spare, one password of the app's, and indexes in their order."""
+    if facts.stack.database_is_elsewhere:
+        return _elsewhere(facts)
     if sorted_otherwise := ask(facts, _COLLATIONS):
         way_out = (
             "`docker compose exec db reindexdb --all`, then in each database "
@@ -136,6 +158,31 @@ def database(facts: Facts) -> Finding:
     return good(says)
 
 
+def _elsewhere(facts: Facts) -> Finding:
+    """It answers, is who it should be, takes writes, and has connections to spare."""
+    try:
+        told = _ask_from_replica(facts, _FROM_OUTSIDE)
+    except DockerError as error:
+        return bad(f"elsewhere: {error}", "its provider's pages, and DATABASE_URL_FILE")
+    found, mode = told["answer"], str(told["sslmode"])
+    used, most = found["connections"]["used"], found["connections"]["most"]
+    says = (
+        f"elsewhere, at {told['where']}: PostgreSQL {str(found['version']).split()[0]}, "
+        f"{_size(found['size'])}; {used} of {most} connections in use"
+    )
+    if found["reads_only"]:
+        way_out = "in DATABASE_URL_FILE, the host that takes writes, or all with commas and "
+        way_out += "?target_session_attrs=read-write"
+        return bad(f"{says}; it takes no writes", way_out)
+    if mode != "verify-full":
+        says += f"; sslmode={mode}, so that nobody knows who answers there"
+        return warning(says, "leave it out of DATABASE_URL_FILE; DATABASE_CA is for its authority")
+    if used >= _FULL * most:
+        way_out = "fewer replicas (each process holds up to four), or a larger database"
+        return (bad if used >= most else warning)(says, way_out)
+    return good(f"{says}; TLS is verified")
+
+
 def queries(facts: Facts) -> Finding:
     """None runs for long, or sits on its locks."""
     found = ask(facts, _QUERIES)
@@ -147,8 +194,12 @@ def queries(facts: Facts) -> Finding:
         )
         end = f"SELECT pg_terminate_backend({worst['pid']})"
         way_out = f'`docker compose exec db psql --command="{end}"` ends it'
+        if facts.stack.database_is_elsewhere:
+            way_out = f'`make psql SQL="{end}"` ends it'
         return warning(says, way_out)
     says = "none runs for over 10 s"
+    if facts.stack.database_is_elsewhere:
+        return good(f"{says}, as far as the app's role may see")
     top = ask_as_app(facts, _COUNTED) if ask_as_app(facts, _IS_COUNTED) else None
     if top:
         share, milliseconds = float(top["share"]), float(top["milliseconds"])
@@ -158,6 +209,8 @@ def queries(facts: Facts) -> Finding:
 
 def backups(facts: Facts) -> Finding:
     """The data is copied as it is written, and a restore of it was proven not long ago."""
+    if facts.stack.database_is_elsewhere:
+        return good("the database's are its provider's: see there that they are kept")
     wanted = services.wanted(facts.stack)
     if not wanted:
         says = "none are kept: this disk has the only copy of the data"

@@ -69,6 +69,8 @@ def running(stack: Stack) -> list[str]:
         ("APP_DIR", "/nowhere/shop", "there is no such folder"),
         ("APP_ENV", "/nowhere/app.env", "there is no such file"),
         ("APP_SECRETS", "/nowhere/secrets", "there is no such folder"),
+        ("DATABASE_URL_FILE", "/nowhere/url", "there is no such file"),
+        ("DATABASE_CA", "/nowhere/ca.pem", "there is no such file"),
     ],
 )
 def test_setting_that_cannot_work_is_refused_by_its_name(
@@ -121,6 +123,7 @@ def test_names_and_proxies_are_judged(stack: Stack) -> None:
             *("--env=DOMAIN=a.test", "--env=ACME_CA_SERVER=", "--env=COPIES_BACKUPS="),
             "--env=ACME_DNS_PROVIDER=",
             *("--env=BACKUP_DIR=", "--env=STATUS=", "--env=PROFILES=", "--env=ALERTS="),
+            "--env=DATABASE_URL_FILE=",
             *("--entrypoint=bash", image("postgres"), "-c", JUDGED),
         ],
         input="".join(f"{line}\n" for line in [*good, *(line for line, _ in bad)]),
