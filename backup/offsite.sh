@@ -1,6 +1,8 @@
 #!/bin/sh
-# The offsite service: copies BACKUP_DIR with restic, encrypted and deduplicated, again and again.
-# `offsite.sh fetch` brings the newest copy back into an empty BACKUP_DIR.
+# The offsite service: copies BACKUP_DIR, and volumes of the user's own that are mounted below /volumes,
+# with restic, encrypted and deduplicated, again and again.
+# `offsite.sh fetch` brings the newest copy back into an empty BACKUP_DIR and into empty volumes,
+# `offsite.sh volumes [TIME]` into those alone, as they were at a moment such as "2026-11-21 20:00:00".
 # The image has restic and a plain shell; /keys holds `password`, and if need be `env` (variables
 # such as AWS_ACCESS_KEY_ID) and `id` with `known_hosts` for SFTP.
 set -u
@@ -36,7 +38,8 @@ copy() {
     begin || return 1
     offsite unlock --quiet || return 1
     set -- backup --quiet --host=berth --exclude=/backups/forgotten --exclude=/backups/lost+found \
-        --exclude=unfinished /backups
+        --exclude='/backups/**/unfinished' /backups
+    [ ! -d /volumes ] || set -- "$@" /volumes
     # Something may be forgotten while it is being copied: then once more.
     offsite "$@" || offsite "$@" || return 1
     if [ "$(cat /cache/forgot 2> /dev/null)" != "$(date +%F)" ]; then
@@ -47,17 +50,35 @@ copy() {
     fi
 }
 
-if [ "${1:-}" = fetch ]; then
-    if [ -e /backups/system ]; then
+fetch() {
+    if [ "$1" = fetch ] && [ -e /backups/system ]; then
         say 'BACKUP_DIR holds backups already: restore from them, or give it an empty folder'
-        exit 1
+        return 1
     fi
     # The latest, but for one from a time to come, when the clock had been wrong.
-    latest=$(offsite snapshots --no-lock --host=berth --compact | awk -v now="$(date '+%F %T')" \
-        'length($1) == 8 && $2 ~ /^[0-9-]+$/ && $2 " " $3 <= now { latest = $1 } END { print latest }')
-    [ -n "$latest" ] || say 'RESTIC_REPOSITORY holds no copies'
-    offsite restore "$latest" --no-lock --quiet --host=berth --target=/ || exit 1
-    exit 0
+    latest=$(offsite snapshots --no-lock --host=berth --compact | awk -v until="${2:-$(date '+%F %T')}" \
+        'length($1) == 8 && $2 ~ /^[0-9-]+$/ && $2 " " $3 <= until { latest = $1 } END { print latest }')
+    if [ -z "$latest" ]; then
+        say "RESTIC_REPOSITORY holds no copies${2:+ from before $2}"
+        return 1
+    fi
+    case $1 in
+        fetch) set -- --include=/backups ;;
+        *) set -- ;;
+    esac
+    for volume in /volumes/*; do
+        if [ -n "$(ls -A "$volume" 2> /dev/null)" ]; then
+            say "${volume#/volumes/} holds files: it stays as it is"
+        elif [ -d "$volume" ]; then
+            set -- "$@" "--include=$volume"
+        fi
+    done
+    [ $# -eq 0 ] || offsite restore "$latest" --no-lock --quiet --host=berth --target=/ "$@"
+}
+
+if [ $# -gt 0 ]; then
+    fetch "$@"
+    exit
 fi
 
 trap 'exit 0' TERM INT

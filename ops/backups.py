@@ -1,10 +1,12 @@
 """The services that keep backups, and the programs in them."""
 
+import json
 import os
 import subprocess
+from typing import Any
 
 from host.commands import UserError
-from ops.docker import ROOT
+from ops.docker import ROOT, compose
 from ops.stack import Stack, running
 
 SERVICE = "backup"
@@ -29,6 +31,33 @@ def wanted(stack: Stack) -> list[str]:
     services = stack.configuration["services"]
     known = [name for name in SERVICES if name in services]
     return [name for name in known if services[name]["deploy"].get("replicas", 1)]
+
+
+def volumes() -> dict[str, bool]:
+    """Return the volumes of the user's own that hold files, and whether each is copied off-site.
+
+    It is where both services have it: the one that copies, and the one that brings it back. What is
+    lost without harm has the label `berth.backup: none`.
+    """
+    berths = compose("--file=compose.yaml", "--profile=*", "config", "--volumes").split()
+    stack = json.loads(compose("--profile=*", "config", "--format=json"))
+    copied, fetched = (_mounted(stack["services"][name]) for name in ("offsite", "fetch"))
+    return {
+        name: name in copied and copied[name] == fetched.get(name)
+        for name, volume in stack["volumes"].items()
+        if name not in berths
+        and (volume.get("labels") or {}).get("berth.backup") != "none"
+        and (volume.get("driver_opts") or {}).get("type") != "tmpfs"
+    }
+
+
+def _mounted(service: dict[str, Any]) -> dict[str, str]:
+    """Return where below /volumes a service has volumes."""
+    return {
+        one["source"]: one["target"]
+        for one in service["volumes"]
+        if one["type"] == "volume" and one["target"].startswith("/volumes/")
+    }
 
 
 def run(program: str) -> None:

@@ -46,6 +46,7 @@ RUNNING: dict[str, Check] = {
     "database": data.database,
     "queries": data.queries,
     "backups": data.backups,
+    "volumes": data.volumes,
 }
 
 _SECONDS = 8

@@ -59,9 +59,12 @@ def replace(stack: Stack, moment: str, terminal: Terminal) -> None:
 
 
 def fetch(terminal: Terminal) -> None:
-    """Bring the backups back from off the host, into an empty BACKUP_DIR."""
+    """Bring backups and volumes back from off the host, into what is empty."""
     with terminal.step("fetching the backups from RESTIC_REPOSITORY"):
-        compose("run", "--rm", "--no-deps", "--no-TTY", "fetch", given_up_by=terminal)
+        run = ("run", "--rm", "--no-deps", "--no-TTY", "fetch")
+        said = compose(*run, merged=True, given_up_by=terminal)
+    if said:
+        terminal.say(said)
 
 
 def restore_beside(stack: Stack, moment: str, terminal: Terminal) -> None:

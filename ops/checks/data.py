@@ -238,6 +238,21 @@ def backups(facts: Facts) -> Finding:
     return good(says)
 
 
+def volumes(facts: Facts) -> Finding:
+    """Those of the user's own are not on this machine alone."""
+    found = services.volumes()
+    if not found:
+        return good("none of your own need a copy")
+    copies = "offsite" in services.wanted(facts.stack)
+    alone = [name for name, copied in found.items() if not (copies and copied)]
+    if alone:
+        says = f"on this machine alone: {', '.join(alone)}"
+        return warning(
+            says, "docs/backups.md says how to copy a volume off-site, or that it needs none"
+        )
+    return good(f"copied off-site with the backups: {', '.join(found)}")
+
+
 def _kept(facts: Facts, service: str) -> dict[str, Any]:
     volumes = facts.stack.service(service)["volumes"]
     (kept,) = (one for one in volumes if one["target"] == "/backups")

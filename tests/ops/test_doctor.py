@@ -1,6 +1,7 @@
 """What the doctor makes of settings, names and clocks, with Compose's word and no stack."""
 
 import datetime
+import json
 import socket
 import ssl
 import threading
@@ -344,3 +345,31 @@ def test_an_engine_that_never_answers_is_given_up(
         monkeypatch.setattr(docker, "patience", 0.5)
         with pytest.raises(docker.DockerError, match=r"docker ps gave no answer in 0\.5 s"):
             docker.docker("ps")
+
+
+@pytest.mark.parametrize(
+    ("lines", "profiles", "says"),
+    [
+        ([], "offsite", "good none of your own need a copy"),
+        (["uploads: {labels: {berth.backup: none}}"], "", "good none of your own need a copy"),
+        (["uploads: {driver_opts: {type: tmpfs, device: x}}"], "", "good none of your own"),
+        (["uploads:", "thumbnails:"], "offsite", "warning on this machine alone: thumbnails"),
+        (["uploads:"], "", "warning on this machine alone: uploads"),
+        (["uploads:"], "offsite", "good copied off-site with the backups: uploads"),
+    ],
+)
+def test_volumes_of_the_users_own_are_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], profiles: str, says: str
+) -> None:
+    """Without their copy they are named, unless it is said that they need none."""
+    file = tmp_path / "own.yaml"
+    names = [line.partition(":")[0] for line in lines]
+    copied = [f"{name}:/volumes/{name}" for name in names]
+    # What is copied and would not come back is alone, too.
+    services = {"offsite": {"volumes": copied}, "fetch": {"volumes": copied[:1]}}
+    text = f"services: {json.dumps(services)}\nvolumes:\n  " + "\n  ".join(lines)
+    file.write_text(text)
+    monkeypatch.setenv("COMPOSE_FILE", f"compose.yaml:{file}")
+    variables = LIVE | {"COMPOSE_PROFILES": profiles, "COMPOSE_FILE": f"compose.yaml:{file}"}
+    facts = Facts(read(**variables), [], {}, NOW, "")
+    assert short(data.volumes(facts)).startswith(says)

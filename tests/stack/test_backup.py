@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from host import images
-from tests.stack.stack import HERE, Stack, copy_of_repository, docker, poll, running
+from tests.stack.stack import HERE, Stack, copy_of_repository, docker, image, poll, running
 from tests.stack.writer import writing
 
 
@@ -301,13 +301,28 @@ def post(stack: Stack, name: str) -> None:
     assert answer.status_code == requests.codes.created
 
 
+# As docs/backups.md has it.
+UPLOADS = """
+services:
+  offsite:
+    volumes: ["uploads:/volumes/uploads:ro"]
+  fetch:
+    volumes: ["uploads:/volumes/uploads"]
+volumes:
+  uploads:
+"""
+
+
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack whose backups are copied off the host: to a volume that stands for another one."""
     keys = tmp_path_factory.mktemp("keys")
     (keys / "password").write_text("a password that is kept elsewhere\n")
+    own = keys / "own.yaml"
+    own.write_text(UPLOADS)
     with running(
         "berth-test-copied",
+        COMPOSE_FILE=f"compose.yaml:{own}",
         scale=1,
         BACKUP_DIR="backups",
         RESTIC_REPOSITORY="/offsite/repository",
@@ -352,13 +367,18 @@ def test_a_dead_backup_cannot_fill_the_databases_disk(copied: Stack) -> None:
 
 
 def test_a_lost_host_is_restored_from_its_copy(copied: Stack) -> None:
-    """With new passwords on the new one; what is copied is there, and encrypted."""
+    """With new passwords on the new one; what is copied is there, and encrypted.
+
+    So are files of the app's own, with their owners and modes.
+    """
+    assert copied.doctor()["volumes"]["says"] == "copied off-site with the backups: uploads"
+    upload = "chown 1234:5678 . && mkdir -p unfinished && echo a picture > unfinished/1.png"
+    in_uploads(copied, f"{upload} && chown 1234 unfinished/1.png && chmod 640 unfinished/1.png")
     post(copied, "a name to look for")
     psql(copied, "SELECT pg_switch_wal()")
     look = "grep -r -l 'a name to look for'"
     poll("the log in the backups", lambda: among_copies(copied, f"{look} /backups || true"))
-    since = time.time()
-    poll("a copy", lambda: float(among_copies(copied, "cat /tmp/copied")) > since + 2)
+    await_copy(copied)
     assert "is encrypted" in among_copies(copied, f"{look} /offsite || echo is encrypted")
     # What is looked for is really in there, for whoever has the password.
     dump = "restic --no-lock dump latest /backups | grep -c 'a name to look for'"
@@ -368,12 +388,47 @@ def test_a_lost_host_is_restored_from_its_copy(copied: Stack) -> None:
     wrong = "restic backup --quiet --host=berth --time='2099-01-01 00:00:00' /berth"
     among_copies(copied, f"{password}; {wrong}")
     copied.compose("down")
-    volumes = ("database", "backups", "secrets", "offsite-cache", "socket")
+    volumes = ("database", "backups", "secrets", "offsite-cache", "socket", "uploads")
     docker("volume", "rm", *(f"{copied.project}_{volume}" for volume in volumes))
     copied.run("make", "restore", "FROM=offsite", "YES=1")
     assert "a name to look for" in names(copied)
     poll("the app on it", copied.answers)
     post(copied, "the password fits")
+    listed = "stat -c '%u:%g %a %n' . unfinished/1.png; cat unfinished/1.png"
+    kept = "1234:5678 755 .\n1234:0 640 unfinished/1.png\na picture"
+    assert in_uploads(copied, listed) == kept
+    # What is there stays; what was deleted comes back into an empty volume alone.
+    in_uploads(copied, "echo another > unfinished/1.png")
+    again = ("run", "--rm", "--no-deps", "-T", "fetch", "volumes")
+    assert "uploads holds files: it stays as it is" in copied.compose(*again)
+    assert in_uploads(copied, "cat unfinished/1.png") == "another"
+    await_copy(copied)
+    copied.compose("stop", "offsite")
+    moment = datetime.now(UTC).strftime("%F %T")
+    in_uploads(copied, "rm -r unfinished; sleep 1")
+    copied.compose("start", "offsite")
+    await_copy(copied)
+    copied.compose(*again)
+    assert in_uploads(copied, "ls") == ""
+    copied.compose(*again, moment)
+    assert in_uploads(copied, "cat unfinished/1.png") == "another"
+
+
+def await_copy(stack: Stack) -> None:
+    """Return once all that there is now is copied."""
+    since = time.time()
+
+    def copied() -> bool:
+        return float(among_copies(stack, "cat /tmp/copied 2> /dev/null || echo 0")) > since + 2
+
+    poll("a copy", copied)
+
+
+def in_uploads(stack: Stack, script: str) -> str:
+    """Run a line of shell in the volume of the app's own files."""
+    mount = f"--volume={stack.project}_uploads:/uploads"
+    command = ("--workdir=/uploads", "--entrypoint=sh", image("postgres"), "-ec", script)
+    return docker("run", "--rm", "--network=none", mount, *command)
 
 
 def finding(stack: Stack) -> dict[str, str]:
