@@ -3,8 +3,14 @@
 # What is given as NAME=value is text, whatever stands in it, and reaches programs as their
 # environment: neither make nor a shell looks for $(…) in it.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
-	$(eval override export $(name) := $$(value $(name)))))
+	$(eval override export $(name) := $$(value $(name)))$(eval export GIVEN += $(name))))
 .PHONY: help new up down dev revision run shell psql logs deploy image rollback doctor advise status maintenance backup verify-backup restore import upgrade-db rotate-secrets sbom test chaos bench check
+
+ifneq ($(and $(HOST),$(filter-out help setup,$(MAKECMDGOALS))),)
+# On another machine, by SSH.
+$(MAKECMDGOALS):
+	@python3 -m ops.remote $@
+else
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -105,3 +111,4 @@ check: ## Run the checks that a commit and CI run
 	@python3 -m host
 	@python3 -m host.venv
 	.venv/bin/pre-commit run --all-files
+endif

@@ -9,6 +9,8 @@ from ops.docker import ROOT, DockerError, docker, inspect
 from ops.images import Image, Images, from_inspect
 from ops.terminal import Terminal
 
+# What an image is called that came by SSH, which is here and in no registry.
+BROUGHT = "brought/"
 # Asked of the image itself.
 _HEADS = """
 from _berth.revisions import listed
@@ -52,8 +54,10 @@ def new(images: Images, base: Image | None, terminal: Terminal) -> Image:
 
 def _pulled(name: str, images: Images, base: Image | None, terminal: Terminal) -> Image:
     registry.check("IMAGE", name)
-    was_here = bool(inspect("image", name))
-    registry.pull(name, terminal)
+    came_by_ssh = name.startswith(BROUGHT)
+    was_here = bool(inspect("image", name)) and not came_by_ssh
+    if not came_by_ssh:
+        registry.pull(name, terminal)
     try:
         (found,) = inspect("image", name)
         image = from_inspect(found, images.repository)

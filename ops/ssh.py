@@ -1,0 +1,122 @@
+"""Another machine, reached by OpenSSH, which checks its key as the user has set that up."""
+
+import re
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from host.commands import UserError
+from ops.docker import tail
+
+# What ssh takes: [user@]host, or ssh://[user@]host[:port].
+_DESTINATION = re.compile(r"(ssh://)?([\w.-]+@)?\w[\w.:-]*", re.ASCII)
+# ssh ends with it where the connection failed, rather than the command.
+NO_CONNECTION = 255
+
+
+@dataclass(frozen=True)
+class Server:
+    """A machine that one is logged in to.
+
+    Attributes:
+        destination: As ssh takes it.
+        options: With which each ssh uses the one connection.
+    """
+
+    destination: str
+    options: tuple[str, ...]
+
+    @classmethod
+    @contextmanager
+    def connected(cls, destination: str) -> Iterator["Server"]:
+        """Log in, once for all that follows.
+
+        Raises:
+            UserError: That does not work; ssh's own words say why.
+        """
+        if not _DESTINATION.fullmatch(destination):
+            raise UserError(
+                f"HOST={destination}: give what ssh takes, such as deploy@shop.example.org"
+            )
+        with tempfile.TemporaryDirectory(prefix="berth-") as folder:
+            # A connection that is cut is noticed after 45 s.
+            options = ("-o", f"ControlPath={folder}/%C", "-o", "ServerAliveInterval=15")
+            server = cls(destination, options)
+            # A file: what stays in the background keeps its standard error open.
+            with (Path(folder) / "said").open("w+") as said:
+                master = ("ssh", *options, "-o", "ControlMaster=yes", "-o", "ConnectTimeout=15")
+                if subprocess.call([*master, "-fN", "--", destination], stderr=said):
+                    said.seek(0)
+                    raise UserError(f"cannot log in to {destination}: {tail(said.read(), 3)}")
+            try:
+                yield server
+            finally:
+                subprocess.run(
+                    ["ssh", *options, "-O", "exit", "--", destination],
+                    check=False,
+                    capture_output=True,
+                )
+
+    def output(self, *command: str, stdin: str = "") -> str:
+        """Return what a command prints there.
+
+        Raises:
+            UserError: It fails; its last words say why.
+        """
+        done = subprocess.run(
+            self._ssh(*command), input=stdin, text=True, capture_output=True, check=False
+        )
+        self._check(done.returncode, done.stderr or done.stdout)
+        return done.stdout
+
+    def feed(self, write: Callable[[IO[bytes]], None], *command: str) -> str:
+        """Run a command there that reads what is written, and return what it prints.
+
+        Raises:
+            UserError: It fails; its last words say why.
+        """
+        with (
+            tempfile.TemporaryFile("w+") as said,
+            subprocess.Popen(
+                self._ssh(*command), stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT
+            ) as child,
+        ):
+            assert child.stdin  # noqa: S101
+            try:
+                with child.stdin:
+                    write(child.stdin)
+            except BrokenPipeError:
+                pass  # its end says why
+            status = child.wait()
+            said.seek(0)
+            text = said.read()
+        self._check(status, text)
+        return text
+
+    def run(self, script: str, *, terminal: bool) -> int:
+        """Run a line of shell there as if it was typed; returns its exit code.
+
+        Raises:
+            UserError: The connection ended first.
+        """
+        ssh = self._ssh("sh", "-c", script)
+        status = subprocess.call([*ssh[:1], *(["-t"] if terminal else []), *ssh[1:]])
+        self._check(status if status == NO_CONNECTION else 0, "")
+        return status
+
+    def _ssh(self, *command: str) -> list[str]:
+        return ["ssh", *self.options, "--", self.destination, shlex.join(command)]
+
+    def _check(self, status: int, said: str) -> None:
+        if status == NO_CONNECTION:
+            raise UserError(
+                f"the connection to {self.destination} ended: what serves there is whole, and the "
+                f"same command goes on from there. {tail(said, 1)}".rstrip()
+            )
+        if status:
+            raise UserError(f"{self.destination}: {tail(said, 5)}")
