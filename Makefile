@@ -4,7 +4,7 @@
 # environment: neither make nor a shell looks for $(…) in it.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
 	$(eval override export $(name) := $$(value $(name)))$(eval export GIVEN += $(name))))
-.PHONY: help new up down dev revision run shell psql logs deploy image rollback doctor advise status maintenance backup verify-backup restore import upgrade-db rotate-secrets sbom test chaos bench check
+.PHONY: help new setup up down dev revision run shell psql logs deploy image rollback doctor advise status maintenance backup verify-backup restore import upgrade-db rotate-secrets sbom test chaos bench check
 
 ifneq ($(and $(HOST),$(filter-out help setup,$(MAKECMDGOALS))),)
 # On another machine, by SSH.
@@ -17,6 +17,9 @@ help: ## List the targets
 
 new: ## Start a project of your own from the example: make new DIR=../shop
 	@python3 -m ops.new
+
+setup: ## Prepare a bare server (Debian, Ubuntu) by SSH: make setup HOST=root@shop.example.org
+	@python3 -m ops.setup
 
 up: ## Start everything, installing Docker first if need be
 	@python3 -m host

@@ -74,7 +74,11 @@ def update() -> None:
 def install(packages: Sequence[str]) -> None:
     """Install packages without what they merely recommend."""
     run(
-        ["apt-get", "-q", "install", "-y", "--no-install-recommends", *packages],
+        [
+            *("apt-get", "-q", "install", "-y", "--no-install-recommends"),
+            # A new machine updates itself at first.
+            *("-o", "DPkg::Lock::Timeout=120", *packages),
+        ],
         purpose=f"install {', '.join(packages)}",
         environment=_QUIET,
     )

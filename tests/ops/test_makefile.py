@@ -98,6 +98,7 @@ def test_development_reads_the_files_that_its_program_names(folder: Path, target
         ("psql", "SQL"),
         ("new", "DIR"),
         ("import", "FILE"),
+        ("setup", "HOST"),
     ],
 )
 def test_other_variables_are_text_as_well(folder: Path, target: str, variable: str) -> None:
