@@ -195,7 +195,7 @@ def _firewall(port: int) -> Iterator[Change]:
         return
     says = f"close every port but {', '.join(map(str, sorted(ports)))} to others, of containers too"
     if closed := firewall.listening() - ports:
-        says += f"; now {', '.join(map(str, sorted(closed)))} is open as well"
+        says += f" (now open: {', '.join(map(str, sorted(closed)))})"
     yield Change(says, lambda: firewall.put_up(ports))
 
 

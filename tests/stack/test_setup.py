@@ -156,7 +156,7 @@ def test_server_is_prepared(laptop: Laptop) -> None:
     said = laptop.setup("YES=1")
     plan = [line for line in said.splitlines() if line.startswith("  - ")]
     assert len(plan) == 1
-    assert "now 8080 is open as well" in plan[0]
+    assert "(now open: 8080)" in plan[0]
     assert "make deploy HOST=deploy@server" in said
     assert laptop.setup().endswith("there is nothing to do\n0")
     configuration = json.loads(there("cat /etc/docker/daemon.json"))
