@@ -108,19 +108,18 @@ def _daemon() -> Iterator[Change]:
         for verb in ("reload", "restart"):
             run(["systemctl", verb, "docker"], purpose=f"{verb} the engine")
 
-    if wanted != present or not is_read:
+    if wanted != present:
         names = ", ".join(name for name in wanted if wanted[name] != present.get(name))
         yield Change(f"set {names} in {_DAEMON}, and restart the engine", write)
+    elif not is_read:
+        yield Change(f"restart the engine, which has not read {_DAEMON}", write)
 
 
 def _user(person: str) -> Iterator[Change]:
-    try:
-        home = Path(pwd.getpwnam(USER).pw_dir)
-        exists, may_use_docker = True, USER in grp.getgrnam("docker").gr_mem
-    except KeyError:
-        home = Path("/home", USER)
-        exists = may_use_docker = False
-    came_by = _keys(Path(pwd.getpwnam(person).pw_dir))
+    homes = {one.pw_name: Path(one.pw_dir) for one in pwd.getpwall()}
+    home = homes.get(USER, Path("/home", USER))
+    may_use_docker = any(one.gr_name == "docker" and USER in one.gr_mem for one in grp.getgrall())
+    came_by = _keys(homes[person])
     present = _keys(home)
     new = [key for key in came_by if key not in present]
     if not came_by and not present:
@@ -130,19 +129,18 @@ def _user(person: str) -> Iterator[Change]:
         )
 
     def make() -> None:
-        if not exists:
+        if USER not in homes:
             # No password, rather than a locked account.
             shell = ("--create-home", "--shell=/bin/bash", "--password=*")
             run(["useradd", *shell, USER], purpose=f"make the user {USER}")
         run(["usermod", "--append", "--groups=docker", USER], purpose="let it use Docker")
 
     def let_in() -> None:
-        owned = ("install", f"--owner={USER}", f"--group={USER}")
-        run([*owned, "--directory", "--mode=700", f"{home}/.ssh"], purpose="make ~/.ssh")
         file = home / ".ssh/authorized_keys"
+        file.parent.mkdir(mode=0o700, exist_ok=True)
         file.write_text("".join(f"{key}\n" for key in [*present, *new]))
-        run(["chown", f"{USER}:", str(file)], purpose="give its keys to it")
         file.chmod(0o600)
+        run(["chown", "-R", f"{USER}:", str(file.parent)], purpose=f"give {USER} its keys")
 
     if not may_use_docker:
         yield Change(f"let a user {USER}, without a password, use Docker", make)
