@@ -35,6 +35,41 @@ def cramped() -> Iterator[Stack]:
         yield stack
 
 
+# First: Docker has addresses for 31 networks, and the stacks of the others have five each.
+def test_the_database_is_upgraded_with_all_it_holds(tmp_path: Path) -> None:
+    """From PostgreSQL 17 to 18, not without a proven backup, and it is backed up again at once."""
+    images.ensure(["postgres:17.6"])
+    folder = copy_of_repository(tmp_path)
+    for file in ("migrations/versions/0001_create_items.py", "app/items/models.py"):
+        code = (folder / file).read_text()
+        (folder / file).write_text(code.replace("uuidv7()", "gen_random_uuid()"))  # not in 17 yet
+    variables = {"BACKUP_DIR": "backups", "POSTGRES_IMAGE": "postgres:17.6"}
+    with running("berth-test-upgrade", scale=1, folder=folder, **variables) as stack:
+        poll("the first answer", stack.answers)
+        await_proof(stack)
+        assert psql(stack, "SHOW server_version_num").startswith("17")
+        post(stack, "from before")
+        owner = psql(stack, "SELECT datdba::regrole FROM pg_database WHERE datname = 'berth'")
+        psql(stack, _RUN_BY_A_DUMP.format(owner=owner), database="berth")
+        upgrade = ("make", "upgrade-db", "YES=1", "FROM_IMAGE=postgres:17.6")
+        del stack.environment["POSTGRES_IMAGE"]
+        inside(stack, "mv /backups/proven /backups/away")
+        refused = stack.run(*upgrade, check=False)
+        assert refused.returncode != 0
+        assert "no backup was ever proven" in refused.stderr
+        inside(stack, "mv /backups/away /backups/proven")
+        stack.run(*upgrade)
+        assert psql(stack, "SHOW server_version_num").startswith("18")
+        assert "from before" in names(stack)
+        assert psql(stack, "SELECT * FROM checked", database="berth") == "from before"
+        assert psql(stack, "SHOW statement_timeout", database="berth") == "17min"
+        assert psql(stack, "SHOW listen_addresses") == "*"
+        assert psql(stack, _OPEN_TO_ALL) == "0"
+        poll("the app on it", stack.answers)
+        post(stack, "from after")
+        await_proof(stack)
+
+
 def test_no_acknowledged_write_is_lost_with_the_database(kept: Stack) -> None:
     """Each waited for its copy, so the volume's end costs none."""
     poll("waiting for the copy", lambda: setting(kept) == "backup")
@@ -455,37 +490,3 @@ _RUN_BY_A_DUMP = """
 _OPEN_TO_ALL = """SELECT count(*)
     FROM pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
     WHERE datname = 'berth' AND grantee = 0"""
-
-
-def test_the_database_is_upgraded_with_all_it_holds(tmp_path: Path) -> None:
-    """From PostgreSQL 17 to 18, not without a proven backup, and it is backed up again at once."""
-    images.ensure(["postgres:17.6"])
-    folder = copy_of_repository(tmp_path)
-    for file in ("migrations/versions/0001_create_items.py", "app/items/models.py"):
-        code = (folder / file).read_text()
-        (folder / file).write_text(code.replace("uuidv7()", "gen_random_uuid()"))  # not in 17 yet
-    variables = {"BACKUP_DIR": "backups", "POSTGRES_IMAGE": "postgres:17.6"}
-    with running("berth-test-upgrade", scale=1, folder=folder, **variables) as stack:
-        poll("the first answer", stack.answers)
-        await_proof(stack)
-        assert psql(stack, "SHOW server_version_num").startswith("17")
-        post(stack, "from before")
-        owner = psql(stack, "SELECT datdba::regrole FROM pg_database WHERE datname = 'berth'")
-        psql(stack, _RUN_BY_A_DUMP.format(owner=owner), database="berth")
-        upgrade = ("make", "upgrade-db", "YES=1", "FROM_IMAGE=postgres:17.6")
-        del stack.environment["POSTGRES_IMAGE"]
-        inside(stack, "mv /backups/proven /backups/away")
-        refused = stack.run(*upgrade, check=False)
-        assert refused.returncode != 0
-        assert "no backup was ever proven" in refused.stderr
-        inside(stack, "mv /backups/away /backups/proven")
-        stack.run(*upgrade)
-        assert psql(stack, "SHOW server_version_num").startswith("18")
-        assert "from before" in names(stack)
-        assert psql(stack, "SELECT * FROM checked", database="berth") == "from before"
-        assert psql(stack, "SHOW statement_timeout", database="berth") == "17min"
-        assert psql(stack, "SHOW listen_addresses") == "*"
-        assert psql(stack, _OPEN_TO_ALL) == "0"
-        poll("the app on it", stack.answers)
-        post(stack, "from after")
-        await_proof(stack)

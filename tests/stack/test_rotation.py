@@ -233,7 +233,7 @@ def server() -> Iterator[Server]:
         found = Server(container)
         ready = "pg_isready --quiet --host=127.0.0.1"
         poll("its start", lambda: found.run(ready)[0] == 0)
-        folders = "/run/{secrets,owner-secrets,metrics-secrets,app,status} /certificates"
+        folders = "/run/{secrets,owner-secrets,metrics-secrets,app,dns,status} /certificates"
         found.run(f"mkdir --parents {folders} /backups /backup-state")
         rules = "local all all trust\nhost all all all scram-sha-256"
         found.run(f'echo "{rules}" > $PGDATA/pg_hba.conf; pg_ctl reload', "postgres")
