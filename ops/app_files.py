@@ -11,19 +11,21 @@ from pathlib import Path
 from ops.docker import ROOT, DockerError, docker
 from ops.stack import Container, Stack, State
 
+# Of a database elsewhere.
+_DATABASE = ("database-url", "database-ca.pem")
 # In the replica, since nobody else has the volume; a new link takes the place of the old one.
-_LOOK = """
+_LOOK = f"""
 import hashlib, json, os, pathlib
 here = pathlib.Path("/run/app/current")
-names = ("app.env", "database-url", "database-ca.pem")
+names = ("app.env", *{_DATABASE})
 files = [*(here / name for name in names), *(here / "secrets").iterdir()]
-print(json.dumps({
+print(json.dumps({{
     "changed": os.lstat(here).st_mtime,
-    "digests": {
+    "digests": {{
         str(one.relative_to(here)): hashlib.sha256(one.read_bytes()).hexdigest()
         for one in files if one.is_file()
-    },
-}))
+    }},
+}}))
 """
 
 
@@ -72,11 +74,11 @@ def _present(stack: Stack) -> dict[str, str]:
     files = {"app.env": variables}
     with suppress(FileNotFoundError, NotADirectoryError):
         files |= {f"secrets/{one.name}": one for one in secrets.iterdir() if one.name[0] != "."}
+    if stack.database_is_elsewhere:
+        given = {name: mounted[f"/{name}"] for name in _DATABASE}
+        files |= {name: Path(file) for name, file in given.items() if file != os.devnull}
+        files.pop("secrets/DATABASE_URL", None)
     digests = {}
-    for name in ("database-url", "database-ca.pem"):
-        if mounted["/database-url"] != os.devnull and mounted[f"/{name}"] != os.devnull:
-            files[name] = Path(mounted[f"/{name}"])
-            files.pop("secrets/DATABASE_URL", None)
     for name, file in files.items():
         with suppress(FileNotFoundError, IsADirectoryError):
             digests[name] = hashlib.sha256(file.read_bytes()).hexdigest()
