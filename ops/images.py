@@ -6,6 +6,7 @@ at, and deploying moves it. Each image knows by a label which one it was built t
 
 import json
 import re
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -89,6 +90,28 @@ def change(before: Image, after: Image) -> str:
     if before.id == after.id:
         return f"all of them {after.name} with the present settings"
     return f"{before.name} → {after.name}"
+
+
+def has_this_server(image: Image) -> bool:
+    """Whether the server in an image is that of this checkout, in berth/.
+
+    Raises:
+        DockerError: There is no looking into it.
+    """
+    if not image.has_berth:
+        return False
+    with tempfile.TemporaryDirectory(prefix="berth-") as folder:
+        # Never started: what is in an image can be had by way of a container only.
+        container = docker("create", image.id)
+        try:
+            docker("cp", f"{container}:/opt/berth/_berth", folder)
+        finally:
+            docker("rm", container)
+        return _files(Path(folder, "_berth")) == _files(ROOT / "berth")
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {one.name: one.read_bytes() for one in folder.iterdir() if one.is_file()}
 
 
 def tags_in(references: list[str], repository: str) -> list[str]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from host.commands import UserError
-from ops import dotenv, lock, memory, one_shots, preflight, program, server, standby, version
+from ops import dotenv, lock, memory, one_shots, preflight, program, standby, version
 from ops.docker import ROOT, compose, docker, last_lines
 from ops.https import Endpoint
-from ops.images import Image, Images
+from ops.images import Image, Images, has_this_server
 from ops.masquerade import masquerade
 from ops.rollout import Rollout
 from ops.service import Service
@@ -99,7 +99,7 @@ def choose_image(stack: Stack, images: Images, terminal: Terminal, *, serves: bo
     works = serves or (current and current.tag and not has_failed(stack))
     if current and current.has_berth and works and not asked:
         current = images.adopt(current)
-        if server.is_of_this_checkout(current):
+        if has_this_server(current):
             return current
         try:
             built = images.renew(current, terminal)

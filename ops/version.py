@@ -4,9 +4,9 @@ import os
 from contextlib import suppress
 
 from host.commands import UserError
-from ops import registry, server
+from ops import registry
 from ops.docker import ROOT, DockerError, docker, inspect
-from ops.images import Image, Images, from_inspect
+from ops.images import Image, Images, from_inspect, has_this_server
 from ops.terminal import Terminal
 
 # What an image is called that came by SSH, which is here and in no registry.
@@ -64,7 +64,7 @@ def _pulled(name: str, images: Images, base: Image | None, terminal: Terminal) -
         with terminal.step("checking it") as step:
             heads = _heads(name, image)
             step.found = f"revision {heads}" if heads else "no migrations"
-        if not server.is_of_this_checkout(image):
+        if not has_this_server(image):
             terminal.say("its server is of another Berth than this checkout")
         origin = _with_digest(name, found["RepoDigests"])
         return images.label(image, origin, base.tag if base else "", terminal)

@@ -2,12 +2,12 @@
 
 from datetime import datetime, timedelta
 
-from ops import backups, closed, lock, server, standby
+from ops import backups, closed, lock, standby
 from ops.app_files import AppFiles
 from ops.docker import docker, last_lines
 from ops.facts import RECENT, Facts
 from ops.finding import Finding, bad, good, warning
-from ops.images import Images
+from ops.images import Images, has_this_server
 from ops.memory import VARIABLES
 from ops.stack import SERVICE, Container, State, running
 from ops.workers import LABEL, unlabelled, workers
@@ -192,7 +192,7 @@ def rollout(facts: Facts) -> Finding:
     if behind:
         says = f"{', '.join(behind)} runs another version than the replicas, {names[0]}"
         return bad(says, "`make deploy` goes on, `make rollback` goes back")
-    if current and not server.is_of_this_checkout(current):
+    if current and not has_this_server(current):
         says = f"{current.name} has the server of another Berth than this"
         elsewhere = "`make image PUSH=…` with this Berth, then `make deploy IMAGE=…`"
         return warning(says, elsewhere if current.origin else "`make up`")

@@ -13,9 +13,8 @@ from pip._internal.models.index import PyPI
 
 from host.app import default_python, own_build
 from host.commands import UserError
-from ops import server
 from ops.docker import compose, docker
-from ops.images import Image, Images, new_tag
+from ops.images import Image, Images, has_this_server, new_tag
 from ops.stack import SERVICE, Stack
 from ops.terminal import Terminal
 from tests.image.test_app import written
@@ -282,7 +281,7 @@ def test_renewed_image_keeps_its_app(tmp_path: Path, build: Build) -> None:
     )
     uv(tmp_path, "lock")
     with_server = build(tmp_path / "backend")
-    assert server.is_of_this_checkout(with_server)
+    assert has_this_server(with_server)
     images = Images(Stack.read())
     tag, former = (
         "20000101-000000-0123abc",
@@ -293,11 +292,11 @@ def test_renewed_image_keeps_its_app(tmp_path: Path, build: Build) -> None:
     docker("build", f"--tag={images.reference(tag)}", str(tmp_path / "before"))
     image = images.find(images.reference(tag))
     assert image
-    assert not server.is_of_this_checkout(image)
+    assert not has_this_server(image)
     written(tmp_path, {"backend/main.py": "half-edited"})
     renewed = images.renew(image, Terminal())
     try:
-        assert server.is_of_this_checkout(renewed)
+        assert has_this_server(renewed)
         assert renewed.replaces == tag
         assert renewed.tag.endswith("-0123abc")
         assert python(renewed, "import iniconfig, main; print(main.ANSWER)") == "42"
