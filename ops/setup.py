@@ -7,7 +7,6 @@ connection has come about through it.
 import io
 import os
 import shlex
-import shutil
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from host.checkout import ROOT
-from host.commands import UserError, carried_out, output, say
+from host.commands import UserError, carried_out, say
 from host.setup import USER
 from ops.ssh import Server
 
@@ -42,7 +41,6 @@ def setup() -> None:
 
 
 def _prepare(destination: str) -> None:
-    _check_keys_are_checked(destination)
     with Server.connected(destination) as server:
         _bring_python(server)
         with Preparation.sent(server) as preparation:
@@ -59,22 +57,6 @@ def _prepare(destination: str) -> None:
     with Server.connected(deployer) as server:
         server.output("docker", "version")
     say(f"{destination} is prepared: `make deploy HOST={deployer}`")
-
-
-def _check_keys_are_checked(destination: str) -> None:
-    """Trust no ssh that is set to take any key for the server's.
-
-    Raises:
-        UserError: It is, or there is no ssh.
-    """
-    if shutil.which("ssh") is None:
-        raise UserError("there is no ssh here: install openssh-client")
-    settings = output("ssh", "-G", "--", destination) or ""
-    if "stricthostkeychecking false" in settings.splitlines():
-        raise UserError(
-            f"ssh would take any key for that of {destination}: leave StrictHostKeyChecking=no "
-            "out of its configuration"
-        )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Another machine, reached by OpenSSH, which checks its key as the user has set that up."""
+"""Another machine, reached by OpenSSH, which must check its key."""
 
 import re
 import shlex
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from host.commands import UserError
+from host.commands import UserError, output
 from ops.docker import tail
 
 # What ssh takes: [user@]host, or ssh://[user@]host[:port].
 _DESTINATION = re.compile(r"(ssh://)?([\w.-]+@)?\w[\w.:-]*", re.ASCII)
 # ssh ends with it where the connection failed, rather than the command.
-NO_CONNECTION = 255
+_NO_CONNECTION = 255
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,13 @@ class Server:
         """Log in, once for all that follows.
 
         Raises:
-            UserError: That does not work; ssh's own words say why.
+            UserError: That does not work, by ssh's own words; or ssh would trust anybody.
         """
         if not _DESTINATION.fullmatch(destination):
             raise UserError(
                 f"HOST={destination}: give what ssh takes, such as deploy@shop.example.org"
             )
+        _check_keys_are_checked(destination)
         with tempfile.TemporaryDirectory(prefix="berth-") as folder:
             # A connection that is cut is noticed after 45 s.
             options = ("-o", f"ControlPath={folder}/%C", "-o", "ServerAliveInterval=15")
@@ -106,17 +108,33 @@ class Server:
         """
         ssh = self._ssh("sh", "-c", script)
         status = subprocess.call([*ssh[:1], *(["-t"] if terminal else []), *ssh[1:]])
-        self._check(status if status == NO_CONNECTION else 0, "")
+        self._check(status if status == _NO_CONNECTION else 0, "")
         return status
 
     def _ssh(self, *command: str) -> list[str]:
         return ["ssh", *self.options, "--", self.destination, shlex.join(command)]
 
     def _check(self, status: int, said: str) -> None:
-        if status == NO_CONNECTION:
+        if status == _NO_CONNECTION:
             raise UserError(
                 f"the connection to {self.destination} ended: what serves there is whole, and the "
                 f"same command goes on from there. {tail(said, 1)}".rstrip()
             )
         if status:
             raise UserError(f"{self.destination}: {tail(said, 5)}")
+
+
+def _check_keys_are_checked(destination: str) -> None:
+    """Trust no ssh that is set to take any key for the server's.
+
+    Raises:
+        UserError: It is, or there is no ssh.
+    """
+    if shutil.which("ssh") is None:
+        raise UserError("there is no ssh here: install openssh-client")
+    settings = output("ssh", "-G", "--", destination) or ""
+    if "stricthostkeychecking false" in settings.splitlines():
+        raise UserError(
+            f"ssh would take any key for that of {destination}: leave StrictHostKeyChecking=no "
+            "out of its configuration"
+        )
