@@ -11,8 +11,8 @@ import shlex
 import sys
 from typing import Any
 
-from host import engine
 from host.commands import UserError
+from host.engine import is_forbidden
 from ops.docker import ROOT, docker
 from ops.images import Images
 from ops.shipment import Files, send
@@ -46,9 +46,9 @@ def carry_out(target: str, terminal: Terminal) -> None:
         else:
             os.environ.pop("COMPOSE_ENV_FILES", None)
         with Server.connected(destination) as server:
-            check(server)
+            engine = check(server)
             if target == "deploy":
-                deploy(server, terminal)
+                deploy(server, engine["Architecture"], terminal)
             else:
                 make(server, Files.of(Stack.read().project), target)
 
@@ -68,19 +68,25 @@ def check(server: Server) -> dict[str, Any]:
     try:
         info: dict[str, Any] = json.loads(server.output("docker", "info", "--format={{json .}}"))
     except UserError as error:
-        if engine.is_forbidden(str(error)):
+        if is_forbidden(str(error)):
             forbidden = "its user may not use Docker: `sudo usermod -aG docker` and its name there"
             raise UserError(f"{server.destination}: {forbidden}") from None
         raise
     return info
 
 
-def deploy(server: Server, terminal: Terminal) -> None:
-    """Build here, bring what differs, and have it deployed there."""
+def deploy(server: Server, architecture: str, terminal: Terminal) -> None:
+    """Build here, bring what differs, and have it deployed there.
+
+    Args:
+        server: Where to.
+        architecture: That machine's, by its engine's word.
+        terminal: Who is told, and may give it up.
+    """
     stack = Stack.read()
     files = Files.of(stack.project)
     images = Images(stack)
-    name = os.environ.get("IMAGE") or built(server, images, terminal)
+    name = os.environ.get("IMAGE") or built(server, architecture, images, terminal)
     differences = files.differences(server)
     for line in differences:
         terminal.say(f"  {line}")
@@ -98,17 +104,17 @@ def deploy(server: Server, terminal: Terminal) -> None:
         make(server, files, "up")
 
 
-def built(server: Server, images: Images, terminal: Terminal) -> str:
+def built(server: Server, architecture: str, images: Images, terminal: Terminal) -> str:
     """Build this tree's image, bring it there, and return its name.
 
     Raises:
         UserError: It does not build, or not for that machine.
     """
-    there, here = check(server)["Architecture"], docker("info", "--format={{.Architecture}}")
-    if there != here:
+    here = docker("info", "--format={{.Architecture}}")
+    if architecture != here:
         raise UserError(
-            f"{server.destination} is a machine of {there}, this one of {here}: build on one of "
-            "its kind, and deploy with IMAGE="
+            f"{server.destination} is a machine of {architecture}, this one of {here}: build on "
+            "one of its kind, and deploy with IMAGE="
         )
     image = images.build_tree(None, terminal)
     name = f"{BROUGHT}{images.repository.rpartition('/')[2]}:{image.tag}"

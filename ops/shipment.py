@@ -121,15 +121,9 @@ class Files:
             server.output("python3", "-c", look, self.base, stdin=json.dumps(list(self.local)))
         )
         here = {name: digest(file.read_bytes(), name) for name, file in self.local.items()}
-        lines = []
-        for name in sorted(here.keys() | there.keys()):
-            is_, was = here.get(name), there.get(name)
-            if name.endswith("/.env") and is_ is not None:
-                names = {x for x in (is_ | (was or {})) if is_.get(x) != (was or {}).get(x)}
-                lines += [f"~ {name}: {', '.join(sorted(names))}"] if names else []
-            elif is_ != was:
-                lines.append(f"{'+' if was is None else '-' if is_ is None else '~'} {name}")
-        return lines
+        names = sorted(here.keys() | there.keys())
+        changes = (_change(name, there.get(name), here.get(name)) for name in names)
+        return [change for change in changes if change]
 
     def bring(self, server: Server) -> None:
         """Put all of them there."""
@@ -144,6 +138,19 @@ class Files:
                     archive.add(file.resolve(), name)
 
         server.feed(write, "python3", "-c", _UNPACK, self.base)
+
+
+def _change(name: str, before: Any, after: Any) -> str:  # noqa: ANN401 - as `digest` returns it
+    """Say how a file changes, and of .env which variables; empty if it does not."""
+    if before == after:
+        return ""
+    if after is None:
+        return f"- {name}"
+    if isinstance(after, dict):
+        before = before or {}
+        changed = [x for x in sorted(before | after) if before.get(x) != after.get(x)]
+        return f"~ {name}: {', '.join(changed)}"
+    return f"{'+' if before is None else '~'} {name}"
 
 
 def send(server: Server, reference: str) -> str:
