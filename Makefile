@@ -4,7 +4,7 @@
 # environment: neither make nor a shell looks for $(…) in it.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
 	$(eval override export $(name) := $$(value $(name)))$(eval export GIVEN += $(name))))
-.PHONY: help new setup up down dev revision run shell psql logs deploy image rollback doctor advise status maintenance backup verify-backup restore import upgrade-db rotate-secrets sbom test chaos bench check
+.PHONY: help new setup up down dev revision run shell psql logs deploy image rollback doctor advise status maintenance backup verify-backup restore import upgrade-db rotate-secrets sbom test test-swarm chaos bench check
 
 ifneq ($(and $(HOST),$(filter-out help setup,$(MAKECMDGOALS))),)
 # On another machine, by SSH.
@@ -100,6 +100,11 @@ test: ## Run the tests, on a real stack with real certificates
 	@python3 -m host
 	@python3 -m host.venv
 	PYTEST_ADDOPTS="$$PYTEST_ADDOPTS $$TESTS" .venv/bin/pytest
+
+test-swarm: ## Run the tests of three machines, each an engine in a container
+	@python3 -m host
+	@python3 -m host.venv
+	PYTEST_ADDOPTS="$$PYTEST_ADDOPTS $${TESTS:-tests/swarm}" .venv/bin/pytest
 
 chaos: ## Measure what events under load cost, beside plain Compose
 	@python3 -m host

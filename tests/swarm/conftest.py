@@ -1,0 +1,30 @@
+import os
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.swarm.machines import Machines, running
+
+# What is run here says the same, whether or not it was make that ran the tests.
+for variable in ("MAKEFLAGS", "MAKELEVEL"):
+    os.environ.pop(variable, None)
+
+
+@pytest.fixture(scope="session")
+def machines() -> Iterator[Machines]:
+    """Three machines in a swarm; a test leaves them as it found them."""
+    with running("berth-test-swarm") as machines:
+        yield machines
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what a swarm looked like when its test failed: it is gone by the time anybody reads."""
+    seen = yield
+    if seen.failed:
+        for one in item.funcargs.values():
+            if isinstance(one, Machines):
+                seen.sections.append((f"{one.name}, when it failed", one.looks()))
+    return seen
