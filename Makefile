@@ -96,10 +96,10 @@ rotate-secrets: ## Change the database's passwords without losing a request
 sbom: ## List what is in the image, as CycloneDX: make sbom > sbom.json
 	@python3 -m ops.sbom
 
-test: ## Run the tests, on a real stack with real certificates
+test: ## Run the tests, on real stacks with real certificates, or TESTS=tests/app
 	@python3 -m host
 	@python3 -m host.venv
-	PYTEST_ADDOPTS="$$PYTEST_ADDOPTS $$TESTS" .venv/bin/pytest
+	PYTEST_ADDOPTS="$$PYTEST_ADDOPTS $$TESTS" .venv/bin/pytest $(if $(TESTS),,--numprocesses=3)
 
 test-swarm: ## Run the tests of three machines, each an engine in a container
 	@python3 -m host

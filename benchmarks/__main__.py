@@ -1,8 +1,7 @@
 """Measure Berth beside its peers; `make bench` says how to choose.
 
 PEERS names those to measure beside Berth (all of them by default), ROUNDS how often (3), SECONDS
-for how long rows are read (4). SCALING=1 measures Berth at several scales, and on fewer cores,
-instead.
+for how long rows are read (4). SCALING=1 measures Berth at several scales instead.
 """
 
 import json
@@ -41,11 +40,10 @@ def main() -> int:
     try:
         seconds = number("SECONDS", SECONDS)
         with project.leaving_nothing():
-            rounds = int(number("ROUNDS", ROUNDS))
             if os.environ.get("SCALING"):
-                scale(rounds, seconds)
+                scale(seconds)
             else:
-                compare(chosen(os.environ.get("PEERS", "")), rounds, seconds)
+                compare(chosen(os.environ.get("PEERS", "")), int(number("ROUNDS", ROUNDS)), seconds)
     except UserError as error:
         print(f"berth: {error}", file=sys.stderr)
         return 1
@@ -88,22 +86,19 @@ def report(results: Results, name: str) -> None:
     show(scaling.estimate(results.split(BERTH)))
 
 
-def scale(rounds: int, seconds: float) -> None:
-    """Measure Berth with more and more replicas, and on fewer cores."""
+def scale(seconds: float) -> None:
+    """Measure Berth with more and more replicas."""
     prepare([BERTH])
-    progress = Progress(rounds * len(scaling.ARRANGEMENTS))
-    found: dict[scaling.Arrangement, list[Visit]] = {kind: [] for kind in scaling.ARRANGEMENTS}
-    for _ in range(rounds):
-        for kind, visits in found.items():
-            progress.next(f"{kind.replicas} replicas on {kind.cores} cores")
-            peer = berth(kind.replicas)
-            visits.append(visit(peer, seconds, progress.say, rows_only=True, cpus=kind.cpus))
+    progress = Progress(len(scaling.SCALES))
+    visits: dict[int, Visit] = {}
+    for replicas in scaling.SCALES:
+        progress.next(f"{replicas} replicas")
+        visits[replicas] = visit(berth(replicas), seconds, progress.say, rows_only=True)
     progress.end()
-    measured = [{**asdict(kind), "visits": [asdict(v) for v in found[kind]]} for kind in found]
-    write("scaling.json", as_json(measured))
-    middle = {kind: scaling.middle(visits) for kind, visits in found.items()}
-    show(scaling.table(middle))
-    show(scaling.estimate(middle[scaling.USUAL].cpu_us))
+    write("scaling.json", as_json({replicas: asdict(v) for replicas, v in visits.items()}))
+    show(scaling.table(visits))
+    usual = min(visits, key=lambda replicas: abs(replicas - BERTH.scale))
+    show(scaling.estimate(visits[usual].cpu_us))
 
 
 def prepare(peers: list[Peer]) -> None:

@@ -19,7 +19,7 @@ from tests.ports import free_port
 Environment = dict[str, str]
 
 
-def eventually(condition: Callable[[], bool], what: str, seconds: float = 15) -> float:
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 30) -> float:
     """Seconds until the condition held."""
     started = time.monotonic()
     while not condition():

@@ -10,7 +10,7 @@ import requests
 from tests.berth.programs import Server
 
 # For each operation and way of making cases; a deep run takes more.
-EXAMPLES = os.environ.get("EXAMPLES", "500")
+EXAMPLES = os.environ.get("EXAMPLES", "200")
 # That a float without a fraction is an integer is JSON Schema's opinion, not strict typing's; and
 # Starlette's `Allow` names the methods of one of the routes on a path.
 NOT_PROMISED = "positive_data_acceptance,allow_header_conformance"

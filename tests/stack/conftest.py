@@ -2,9 +2,7 @@ import os
 from collections.abc import Generator, Iterator
 
 import pytest
-from cryptography import x509
 
-from tests.stack import report
 from tests.stack.stack import Stack, running_with_ca
 
 # What is run here says the same, whether or not it was make that ran the tests.
@@ -16,36 +14,9 @@ for variable in ("MAKEFLAGS", "MAKELEVEL"):
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Four replicas behind a certified domain; a test leaves it as it found it."""
     scratch = tmp_path_factory.mktemp("stack")
-    with running_with_ca("berth-test", scratch, scale=4) as stack:
+    name = f"berth-test-{os.environ.get('PYTEST_XDIST_WORKER', 'session')}"
+    with running_with_ca(name, scratch, scale=4) as stack:
         yield stack
-
-
-@pytest.fixture(scope="session")
-def renewing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A domain whose certificates are valid for 21 minutes: Traefik renews them in two."""
-    scratch = tmp_path_factory.mktemp("renewing")
-    with running_with_ca(
-        "berth-test-renewal", scratch, scale=1, certificate_seconds=21 * 60
-    ) as stack:
-        yield stack
-
-
-@pytest.fixture(scope="session")
-def first_certificate(renewing: Stack) -> x509.Certificate:
-    """What the renewing stack had at first."""
-    return renewing.certificate()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _begin_to_renew(request: pytest.FixtureRequest) -> None:
-    """Start what takes minutes now, if the test that waits for it is among those to run."""
-    if any(item.get_closest_marker("last") for item in request.session.items):
-        request.getfixturevalue("first_certificate")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests that wait for what began with the session at its end."""
-    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -60,11 +31,3 @@ def pytest_runtest_makereport(
             looks = "\n".join(stack.compose(*look, check=False) for look in (["ps", "--all"], last))
             seen.sections.append((f"{stack.project}, when it failed", looks))
     return seen
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what the events under load cost."""
-    if report.rows:
-        terminalreporter.section("events under load")
-        for line in report.table():
-            terminalreporter.line(line)

@@ -1,6 +1,6 @@
 """What the events under load cost, kept for the table at the end of the run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tests.stack.load import Load
@@ -21,6 +21,7 @@ class Row:
     recovery: float
 
 
+# Those of the test that runs now.
 rows: list[Row] = []
 
 
@@ -42,7 +43,7 @@ def record(event: str, design: str, load: Load) -> None:
     )
 
 
-def table() -> Iterable[str]:
+def table(rows: Sequence[Row]) -> Iterable[str]:
     """Yield the table in Markdown, a line for each event on each design."""
     yield (
         "| event | design | requests | failed GET | failed POST "

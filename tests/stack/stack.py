@@ -33,7 +33,7 @@ CHECKOUT = hashlib.sha256(bytes(REPOSITORY)).hexdigest()[:6]
 T = TypeVar("T")
 
 
-def poll(what: str, probe: Callable[[], T | None], *, seconds: float = 30) -> T:
+def poll(what: str, probe: Callable[[], T | None], *, seconds: float = 60) -> T:
     """Return the first truthy answer of a probe.
 
     Raises:
@@ -41,10 +41,12 @@ def poll(what: str, probe: Callable[[], T | None], *, seconds: float = 30) -> T:
     """
     deadline = time.monotonic() + seconds
     while True:
+        asked = time.monotonic()
         if answer := probe():
             return answer
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.1)
+        # What costs a second, such as the doctor, leaves others as much.
+        time.sleep(max(0.1, time.monotonic() - asked))
 
 
 def copy_of_repository(to: Path) -> Path:
@@ -98,15 +100,21 @@ def printed(*arguments: str) -> str:
 def _run(
     command: list[str], environment: Mapping[str, str], folder: Path, *, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-        env={**os.environ, **environment},
-        timeout=300,
-    )
+    deadline = time.monotonic() + 300
+    while True:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=folder,
+            env={**os.environ, **environment},
+            timeout=300,
+        )
+        # Docker has addresses for six stacks: one waits until the tests of another file have ended.
+        if "have been fully subnetted" not in done.stderr or time.monotonic() > deadline:
+            break
+        time.sleep(1)
     if check:
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done

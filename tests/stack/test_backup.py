@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from host import images
-from tests.stack.stack import HERE, Stack, copy_of_repository, docker, image, poll, running
+from tests.stack.stack import Stack, copy_of_repository, docker, poll, running
 from tests.stack.writer import writing
 
 
@@ -25,17 +25,6 @@ def kept() -> Iterator[Stack]:
         yield stack
 
 
-@pytest.fixture(scope="module")
-def cramped() -> Iterator[Stack]:
-    """A stack whose backups have a small disk of their own."""
-    files = f"compose.yaml:{HERE}/compose.small-backups.yaml"
-    with running("berth-test-cramped", scale=1, BACKUP_DIR="backups", COMPOSE_FILE=files) as stack:
-        poll("the first answer", stack.answers)
-        await_proof(stack)
-        yield stack
-
-
-# First: Docker has addresses for 31 networks, and the stacks of the others have five each.
 def test_the_database_is_upgraded_with_all_it_holds(tmp_path: Path) -> None:
     """From PostgreSQL 17 to 18, not without a proven backup, and it is backed up again at once."""
     images.ensure(["postgres:17.6"])
@@ -204,34 +193,6 @@ def test_the_app_serves_on_without_its_backup_service(kept: Stack) -> None:
     kept.run("make", "verify-backup")
 
 
-def test_the_app_serves_on_while_the_disk_of_its_backups_is_full(cramped: Stack) -> None:
-    """The alarm is raised; with room again, the copy catches up by itself."""
-    inside(cramped, "head -c 1G /dev/zero > /backups/ballast || true")
-    with writing(cramped, "full") as writer:
-        psql(cramped, "SELECT pg_switch_wal()")
-        poll("the alarm", lambda: "No space left on device" in alarm(cramped))
-        writer.await_more()
-        inside(cramped, "rm /backups/ballast")
-        poll("the alarm's end", lambda: alarm(cramped) == "")
-    assert not writer.refused
-    cramped.run("make", "verify-backup")
-
-
-def test_an_empty_disk_where_backups_were_raises_the_alarm(cramped: Stack) -> None:
-    """It may just not be mounted; only a person can tell."""
-    with writing(cramped, "vanished") as writer:
-        (backup,), (proof,) = (cramped.containers(one) for one in ("backup", "proof"))
-        docker("kill", backup["Id"], proof["Id"])
-        docker("start", backup["Id"], proof["Id"])
-        poll("the alarm", lambda: "is its disk mounted?" in alarm(cramped))
-        writer.await_more()
-        cramped.run("make", "backup", "ANEW=yes")
-        poll("the alarm's end", lambda: alarm(cramped) == "")
-    assert not writer.refused
-    cramped.run("make", "verify-backup")
-    assert len(inside(cramped, "ls -d /backups/[0-9]*/*").split()) == 1
-
-
 def test_two_base_backups_in_one_second_have_two_names(kept: Stack) -> None:
     """One may be asked for at the moment at which the schedule takes its own."""
     slow_clock = """
@@ -245,20 +206,6 @@ def test_two_base_backups_in_one_second_have_two_names(kept: Stack) -> None:
     taken = re.findall("base backup (.*),", inside(kept, f"set -e\n{slow_clock}"))
     assert len(set(taken)) == 3
     assert alarm(kept) == ""
-
-
-def test_a_base_backup_spares_a_younger_stretch_of_the_log(cramped: Stack) -> None:
-    """One that was begun meanwhile has no base backup yet; an old one without is of no use."""
-    made = "/backups/$(cat /backups/system)"
-    old, young = "20010101T000000Z", "29990101T000000Z"
-    inside(cramped, f"mkdir -p {made}/{old}/base {made}/{young}/base")
-    try:
-        cramped.run("make", "backup")
-        found = inside(cramped, f"ls {made}").split()
-    finally:
-        inside(cramped, f"rm -rf {made}/{old} {made}/{young}")
-    assert young in found
-    assert old not in found
 
 
 def destroy_database(stack: Stack) -> float:
@@ -298,12 +245,6 @@ def inside(stack: Stack, script: str) -> str:
     ).stdout.strip()
 
 
-def among_copies(stack: Stack, script: str) -> str:
-    """Return what a line of sh prints where copies are made; restic's image has no bash."""
-    (offsite,) = stack.containers("offsite")
-    return docker("exec", offsite["Id"], "sh", "-c", script)
-
-
 def flip(stack: Stack, file: str, at: int = 100) -> None:
     """Change one byte of a file; doing it twice undoes it."""
     inside(
@@ -334,136 +275,6 @@ def post(stack: Stack, name: str) -> None:
     with stack.session() as session:
         answer = session.post(stack.url("/items"), json={"name": name}, timeout=10)
     assert answer.status_code == requests.codes.created
-
-
-# As docs/backups.md has it.
-UPLOADS = """
-services:
-  offsite:
-    volumes: ["uploads:/volumes/uploads:ro"]
-  fetch:
-    volumes: ["uploads:/volumes/uploads"]
-volumes:
-  uploads:
-"""
-
-
-@pytest.fixture(scope="module")
-def copied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack whose backups are copied off the host: to a volume that stands for another one."""
-    keys = tmp_path_factory.mktemp("keys")
-    (keys / "password").write_text("a password that is kept elsewhere\n")
-    own = keys / "own.yaml"
-    own.write_text(UPLOADS)
-    with running(
-        "berth-test-copied",
-        COMPOSE_FILE=f"compose.yaml:{own}",
-        scale=1,
-        BACKUP_DIR="backups",
-        RESTIC_REPOSITORY="/offsite/repository",
-        COMPOSE_PROFILES="offsite",
-        OFFSITE_KEYS=str(keys),
-        OFFSITE_SECONDS="1",
-        BACKUP_LAG="32MB",
-    ) as stack:
-        poll("the first answer", stack.answers)
-        await_proof(stack)
-        yield stack
-
-
-def test_a_vanished_target_raises_the_alarm_and_stops_nothing(copied: Stack) -> None:
-    """Nothing new begins in its place, and copies go on when it is back."""
-    poll("the first copy", lambda: "copied off the host" in finding(copied)["says"])
-    among_copies(copied, "mv /offsite/repository /offsite/away")
-    with writing(copied, "vanished") as writer:
-        poll("the alarm", lambda: "the copy off the host fails" in alarm(copied))
-        writer.await_more()
-        among_copies(copied, "test ! -e /offsite/repository/config")
-        among_copies(copied, "rm -rf /offsite/repository; mv /offsite/away /offsite/repository")
-        poll("the alarm's end", lambda: alarm(copied) == "")
-    assert not writer.refused
-
-
-def test_a_dead_backup_cannot_fill_the_databases_disk(copied: Stack) -> None:
-    """What is kept for it is bounded; it begins anew with a base backup when it is back."""
-    (backup,) = copied.containers("backup")
-    docker("kill", backup["Id"])
-    for _ in range(8):
-        psql(copied, "SELECT pg_logical_emit_message(false, 'test', 'x'), pg_switch_wal()")
-
-    def dropped() -> bool:
-        psql(copied, "CHECKPOINT")
-        return psql(copied, "SELECT wal_status FROM pg_replication_slots") == "lost"
-
-    poll("the end of what is kept", dropped)
-    docker("start", backup["Id"])
-    poll("the alarm's end", lambda: alarm(copied) == "")
-    await_proof(copied)
-
-
-def test_a_lost_host_is_restored_from_its_copy(copied: Stack) -> None:
-    """With new passwords on the new one; what is copied is there, and encrypted.
-
-    So are files of the app's own, with their owners and modes.
-    """
-    assert copied.doctor()["volumes"]["says"] == "copied off-site with the backups: uploads"
-    upload = "chown 1234:5678 . && mkdir -p unfinished && echo a picture > unfinished/1.png"
-    in_uploads(copied, f"{upload} && chown 1234 unfinished/1.png && chmod 640 unfinished/1.png")
-    post(copied, "a name to look for")
-    psql(copied, "SELECT pg_switch_wal()")
-    look = "grep -r -l 'a name to look for'"
-    poll("the log in the backups", lambda: among_copies(copied, f"{look} /backups || true"))
-    await_copy(copied)
-    assert "is encrypted" in among_copies(copied, f"{look} /offsite || echo is encrypted")
-    # What is looked for is really in there, for whoever has the password.
-    dump = "restic --no-lock dump latest /backups | grep -c 'a name to look for'"
-    password = "export RESTIC_PASSWORD_FILE=/keys/password RESTIC_CACHE_DIR=/cache"
-    assert int(among_copies(copied, f"{password}; {dump}")) > 0
-    # One from a time to come, of when the clock was wrong, is not the latest.
-    wrong = "restic backup --quiet --host=berth --time='2099-01-01 00:00:00' /berth"
-    among_copies(copied, f"{password}; {wrong}")
-    copied.compose("down")
-    volumes = ("database", "backups", "secrets", "offsite-cache", "socket", "uploads")
-    docker("volume", "rm", *(f"{copied.project}_{volume}" for volume in volumes))
-    copied.run("make", "restore", "FROM=offsite", "YES=1")
-    assert "a name to look for" in names(copied)
-    poll("the app on it", copied.answers)
-    post(copied, "the password fits")
-    listed = "stat -c '%u:%g %a %n' . unfinished/1.png; cat unfinished/1.png"
-    kept = "1234:5678 755 .\n1234:0 640 unfinished/1.png\na picture"
-    assert in_uploads(copied, listed) == kept
-    # What is there stays; what was deleted comes back into an empty volume alone.
-    in_uploads(copied, "echo another > unfinished/1.png")
-    again = ("run", "--rm", "--no-deps", "-T", "fetch", "volumes")
-    assert "uploads holds files: it stays as it is" in copied.compose(*again)
-    assert in_uploads(copied, "cat unfinished/1.png") == "another"
-    await_copy(copied)
-    copied.compose("stop", "offsite")
-    moment = datetime.now(UTC).strftime("%F %T")
-    in_uploads(copied, "rm -r unfinished; sleep 1")
-    copied.compose("start", "offsite")
-    await_copy(copied)
-    copied.compose(*again)
-    assert in_uploads(copied, "ls") == ""
-    copied.compose(*again, moment)
-    assert in_uploads(copied, "cat unfinished/1.png") == "another"
-
-
-def await_copy(stack: Stack) -> None:
-    """Return once all that there is now is copied."""
-    since = time.time()
-
-    def copied() -> bool:
-        return float(among_copies(stack, "cat /tmp/copied 2> /dev/null || echo 0")) > since + 2
-
-    poll("a copy", copied)
-
-
-def in_uploads(stack: Stack, script: str) -> str:
-    """Run a line of shell in the volume of the app's own files."""
-    mount = f"--volume={stack.project}_uploads:/uploads"
-    command = ("--workdir=/uploads", "--entrypoint=sh", image("postgres"), "-ec", script)
-    return docker("run", "--rm", "--network=none", mount, *command)
 
 
 def finding(stack: Stack) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Certificates come, stay and renew by themselves, and plain HTTP leads to HTTPS."""
 
-import datetime
 from collections.abc import Iterator
 
 import pytest
@@ -49,19 +48,6 @@ def test_http_redirects_to_https_for_good(stack: Stack) -> None:
 def test_browsers_are_told_to_stay_on_https(stack: Stack) -> None:
     """HSTS for a year, with a real domain."""
     assert stack.get("/items").headers["Strict-Transport-Security"] == "max-age=31536000"
-
-
-@pytest.mark.last
-def test_certificate_renews_by_itself(renewing: Stack, first_certificate: x509.Certificate) -> None:
-    """An authority that signs for 21 minutes sees Traefik again before it is down to 20."""
-    valid = first_certificate.not_valid_after_utc - first_certificate.not_valid_before_utc
-    assert valid < datetime.timedelta(hours=1)
-    poll(
-        "a renewed certificate",
-        lambda: renewing.certificate().serial_number != first_certificate.serial_number,
-        seconds=240,
-    )
-    assert renewing.answers()
 
 
 def test_unreachable_authority_leaves_the_stack_serving() -> None:
