@@ -1,7 +1,8 @@
 """Measure Berth beside its peers; `make bench` says how to choose.
 
 PEERS names those to measure beside Berth (all of them by default), ROUNDS how often (3), SECONDS
-for how long rows are read (4). SCALING=1 measures Berth at several scales instead.
+for how long rows are read (4). SCALING=1 measures Berth at several scales, and on fewer cores,
+instead.
 """
 
 import json
@@ -40,10 +41,11 @@ def main() -> int:
     try:
         seconds = number("SECONDS", SECONDS)
         with project.leaving_nothing():
+            rounds = int(number("ROUNDS", ROUNDS))
             if os.environ.get("SCALING"):
-                scale(seconds)
+                scale(rounds, seconds)
             else:
-                compare(chosen(os.environ.get("PEERS", "")), int(number("ROUNDS", ROUNDS)), seconds)
+                compare(chosen(os.environ.get("PEERS", "")), rounds, seconds)
     except UserError as error:
         print(f"berth: {error}", file=sys.stderr)
         return 1
@@ -86,19 +88,22 @@ def report(results: Results, name: str) -> None:
     show(scaling.estimate(results.split(BERTH)))
 
 
-def scale(seconds: float) -> None:
-    """Measure Berth with more and more replicas."""
+def scale(rounds: int, seconds: float) -> None:
+    """Measure Berth with more and more replicas, and on fewer cores."""
     prepare([BERTH])
-    progress = Progress(len(scaling.SCALES))
-    visits: dict[int, Visit] = {}
-    for replicas in scaling.SCALES:
-        progress.next(f"{replicas} replicas")
-        visits[replicas] = visit(berth(replicas), seconds, progress.say, rows_only=True)
+    progress = Progress(rounds * len(scaling.ARRANGEMENTS))
+    found: dict[scaling.Arrangement, list[Visit]] = {kind: [] for kind in scaling.ARRANGEMENTS}
+    for _ in range(rounds):
+        for kind, visits in found.items():
+            progress.next(f"{kind.replicas} replicas on {kind.cores} cores")
+            peer = berth(kind.replicas)
+            visits.append(visit(peer, seconds, progress.say, rows_only=True, cpus=kind.cpus))
     progress.end()
-    write("scaling.json", as_json({replicas: asdict(v) for replicas, v in visits.items()}))
-    show(scaling.table(visits))
-    usual = min(visits, key=lambda replicas: abs(replicas - BERTH.scale))
-    show(scaling.estimate(visits[usual].cpu_us))
+    measured = [{**asdict(kind), "visits": [asdict(v) for v in found[kind]]} for kind in found]
+    write("scaling.json", as_json(measured))
+    middle = {kind: scaling.middle(visits) for kind, visits in found.items()}
+    show(scaling.table(middle))
+    show(scaling.estimate(middle[scaling.USUAL].cpu_us))
 
 
 def prepare(peers: list[Peer]) -> None:

@@ -1,14 +1,16 @@
 """The load: a container in the proxy's own network namespace, so that it crosses no bridge."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.cgroups import Cgroup
 from benchmarks.peers import Peer
 from benchmarks.project import NAME, Container
-from ops.docker import docker
+from ops.docker import docker, inspect
 
 IMAGE = f"{NAME}-client"
 CONNECTIONS = 32
@@ -41,6 +43,12 @@ class Client:
     def __init__(self, peer: Peer, container: str) -> None:
         self._peer = peer
         self._container = container
+        (state,) = inspect("container", container)
+        self._cgroup = Cgroup(state["Name"], state["State"]["Pid"])
+
+    def cpu_seconds(self) -> float:
+        """Processor time that the load has taken so far."""
+        return self._cgroup.cpu_seconds()
 
     def saturate(self, kind: str, seconds: float) -> Result:
         """Ask as fast as answers come, on 32 connections: `row`, `page`, `create` or `live`."""
@@ -57,17 +65,29 @@ class Client:
             seconds=seconds,
         )
 
+    @contextmanager
+    def talking(self, *command: str) -> Iterator["subprocess.Popen[str]"]:
+        """Run a program that goes on until its input ends, or by itself."""
+        with subprocess.Popen(
+            ["docker", "exec", "--interactive", self._container, *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            yield process
+
     def _run(self, *command: str, seconds: float) -> Result:
         printed = docker("exec", self._container, "timeout", f"{seconds + 20:.0f}", *command)
         return Result(**json.loads(printed.splitlines()[-1]))
 
 
 @contextmanager
-def beside(peer: Peer, containers: list[Container]) -> Iterator[Client]:
-    """Run a client in the network namespace of the peer's proxy."""
+def beside(peer: Peer, containers: list[Container], cpus: str = "") -> Iterator[Client]:
+    """Run a client in the network namespace of the peer's proxy, on some cores or all."""
     (proxy,) = (one for one in containers if one.service == peer.proxy)
     container = docker(
         *("run", "--detach", "--init", f"--network=container:{proxy.id}"),
+        f"--cpuset-cpus={cpus}",
         *(f"--label=com.docker.compose.project={NAME}", IMAGE),
     )
     try:

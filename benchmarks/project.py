@@ -38,15 +38,22 @@ class Container:
 
 @dataclass
 class Project:
-    """The Compose project, as one peer has it."""
+    """The Compose project, as one peer has it.
+
+    Attributes:
+        peer: Who serves.
+        app: The variables of another app than the example.
+    """
 
     peer: Peer
+    app: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)
 
-    def compose(self, *arguments: str) -> str:
-        """Run a `docker compose` command for this peer; a user's own .env stays out of it."""
-        settings = {
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a user would write into .env, whose own stays out of it."""
+        return {
             "COMPOSE_DISABLE_ENV_FILE": "1",
             "COMPOSE_PROJECT_NAME": NAME,
             "COMPOSE_FILE": self.peer.compose_files,
@@ -58,8 +65,11 @@ class Project:
             "BIND_ADDRESS": "127.0.0.1",
             "HTTP_PORT": str(self.http_port),
             "HTTPS_PORT": str(self.port),
-        }
-        return docker("compose", "--progress=quiet", *arguments, environment=settings)
+        } | self.app
+
+    def compose(self, *arguments: str) -> str:
+        """Run a `docker compose` command for this peer."""
+        return docker("compose", "--progress=quiet", *arguments, environment=self.environment)
 
     def configuration(self, service: str) -> dict[str, Any]:
         """What Compose makes of a service."""
@@ -76,6 +86,11 @@ class Project:
         """Remove the containers; the data stays. The database gets the time to end well."""
         self.compose("stop", "--timeout=10", "db")
         self.compose("down", "--timeout=0", "--remove-orphans")
+
+    def confine(self, cpus: str) -> None:
+        """Have all that runs use some cores only; the engine itself stays where it is."""
+        if cpus:
+            docker("update", f"--cpuset-cpus={cpus}", *(one.id for one in self.containers()))
 
     def containers(self) -> list[Container]:
         """Return what runs."""

@@ -52,6 +52,7 @@ ROW = Figure("rows", "/s", _loaded("row", "rate"))
 HALF = Figure("p99 at half load", "ms", _loaded("half", "p99_ms"), 1)
 CPU = Figure("CPU per row", "µs", lambda visit: sum(visit.cpu_us.values()))
 REST = Figure("MiB per process", "at rest", lambda visit: per_process(visit, visit.memory_rest_mib))
+LOADED = Figure("MiB", "under load", lambda visit: per_process(visit, visit.memory_load_mib))
 OWN = Figure("image", "MB without Python's", lambda visit: visit.image_own_mb)
 START = Figure("start", "s", lambda visit: visit.start_seconds, 1)
 
@@ -68,7 +69,7 @@ FIGURES = [
     Figure("api", "µs", lambda visit: visit.cpu_us["api"]),
     Figure("db", "µs", lambda visit: visit.cpu_us["db"]),
     REST,
-    Figure("MiB", "under load", lambda visit: per_process(visit, visit.memory_load_mib)),
+    LOADED,
     Figure("image", "MB", lambda visit: visit.image_mb),
     OWN,
     START,

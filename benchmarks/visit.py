@@ -16,6 +16,14 @@ OTHERS_SECONDS = 2
 GROUPS = {"traefik": "proxy", "nginx": "proxy", "caddy": "proxy", "api": "api", "db": "db"}
 
 
+@dataclass(frozen=True)
+class Cpus:
+    """The cores that the stack and the load may use, as Docker writes them; empty for all."""
+
+    stack: str = ""
+    load: str = ""
+
+
 @dataclass
 class Visit:
     """What was measured; times in the units that their names say.
@@ -28,6 +36,7 @@ class Visit:
         row, page, create, live: At saturation.
         half: Row reads at half of the rate that saturates.
         cpu_us: Processor time per row read at saturation: proxy, api, db, rest.
+        load_us: What the load itself takes for each.
         memory_rest_mib, memory_load_mib: All containers of the app, before and after the load.
         image_mb, image_own_mb: The app's image; without the layers of Python's.
     """
@@ -42,13 +51,16 @@ class Visit:
     live: Result | None = None
     half: Result | None = None
     cpu_us: dict[str, float] = field(default_factory=dict)
+    load_us: float = 0
     memory_rest_mib: float = 0
     memory_load_mib: float = 0
     image_mb: float = 0
     image_own_mb: float = 0
 
 
-def visit(peer: Peer, seconds: float, say: Say, *, rows_only: bool = False) -> Visit:
+def visit(
+    peer: Peer, seconds: float, say: Say, *, rows_only: bool = False, cpus: Cpus | None = None
+) -> Visit:
     """Start a peer, measure it, and stop it.
 
     Args:
@@ -56,15 +68,17 @@ def visit(peer: Peer, seconds: float, say: Say, *, rows_only: bool = False) -> V
         seconds: How long to read rows, at saturation and then at half of it.
         say: Is told what is being done.
         rows_only: Leave out everything but row reads at saturation.
+        cpus: Where the load is made, and where all else runs once it has started.
     """
     found = Visit(peer.name)
-    with running(peer, say, found) as (containers, load):
+    with running(peer, say, found, cpus or Cpus()) as (containers, load):
         say("row reads")
         load.saturate("row", WARM_SECONDS)
-        before = cpu(containers)
+        before, before_load = cpu(containers), load.cpu_seconds()
         found.row = load.saturate("row", seconds)
         spent = {name: used - before[name] for name, used in cpu(containers).items()}
         found.cpu_us = {name: used / found.row.requests * 1e6 for name, used in spent.items()}
+        found.load_us = (load.cpu_seconds() - before_load) / found.row.requests * 1e6
         if not rows_only:
             say("half of that")
             found.half = load.ask_steadily(found.row.rate / 2, seconds)
@@ -79,7 +93,9 @@ def visit(peer: Peer, seconds: float, say: Say, *, rows_only: bool = False) -> V
 
 
 @contextmanager
-def running(peer: Peer, say: Say, found: Visit) -> Iterator[tuple[list[Container], Client]]:
+def running(
+    peer: Peer, say: Say, found: Visit, cpus: Cpus
+) -> Iterator[tuple[list[Container], Client]]:
     """Start a peer, noting what its start costs, with a client beside it."""
     project = Project(peer)
     try:
@@ -92,7 +108,8 @@ def running(peer: Peer, say: Say, found: Visit) -> Iterator[tuple[list[Container
         found.image_mb, found.image_own_mb = sizes["image_mb"], sizes["image_own_mb"]
         containers = project.containers()
         found.memory_rest_mib = memory(containers)
-        with client.beside(peer, containers) as load:
+        project.confine(cpus.stack)
+        with client.beside(peer, containers, cpus.load) as load:
             yield containers, load
     finally:
         project.stop()

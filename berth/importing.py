@@ -20,7 +20,7 @@ from typing import NoReturn
 from . import environment, logs
 from .asgi import ASGIApp
 from .discovery import AppNotFoundError, load
-from .outage import unavailable
+from .outage import forbidden, unavailable
 from .settings import Settings, load_settings
 
 logger = logging.getLogger("importing")
@@ -58,7 +58,7 @@ def _reason(error: Exception) -> str:
     if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):
         said = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         return f"{getattr(error, 'title', '')}: {'; '.join(said)}: {way_out}"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return forbidden(error) or f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _prepare(settings: Settings) -> None:

@@ -1,5 +1,7 @@
 """Turns the 500 of a database that is away into 503, and keeps any other from costing more.
 
+And says the way out where an app makes its tables when it starts, which its role may not.
+
 By the class and the SQLSTATE of the error, however many others are wrapped around it, so that
 neither a driver nor a framework need be imported here.
 https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -18,6 +20,7 @@ DRIVERS = ("asyncpg", "psycopg", "psycopg2", "psycopg_pool", "pg8000", "sqlalche
 # on a statement's time say.
 SQLSTATE_CLASS = "08"
 SQLSTATES = frozenset({"57P01", "57P02", "57P03", "57P05", "57014", "53300", "55P03", "25006"})
+INSUFFICIENT_PRIVILEGE = "42501"
 # Errors without an SQLSTATE, by the name of their class, that mean a connection whenever a driver
 # raises them.
 CONNECTION_ERRORS = frozenset(
@@ -45,6 +48,9 @@ class OutageMiddleware:
         self._warned = -float(QUIET_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -64,6 +70,14 @@ class OutageMiddleware:
                 await FAILED(scope, receive, send)
                 return
         await answering.send_held()
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except Exception as error:
+            if said := forbidden(error):
+                logger.critical("%s", said)
+            raise
 
     def _warn(self, error: BaseException) -> None:
         now = time.monotonic()
@@ -117,6 +131,18 @@ FAILED = Answer(500, {"detail": "Internal Server Error"})
 def unavailable(error: BaseException) -> BaseException | None:
     """Return the error in a chain of them that says that the database is away, if there is one."""
     return next((one for one in _chain(error) if _means_away(one)), None)
+
+
+def forbidden(error: BaseException) -> str | None:
+    """Return what the app's role may not do and the way out, if that is what an error says."""
+    for one in _chain(error):
+        if _sqlstate(one) == INSUFFICIENT_PRIVILEGE:
+            return (
+                f"{str(one).splitlines()[0]}: the app reads and writes rows, and makes no tables. "
+                "If it does so when it starts, have that done before, by a line in .env: "
+                """MIGRATE=python -c "import main; main.create_tables()", or what it calls them"""
+            )
+    return None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

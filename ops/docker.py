@@ -17,6 +17,8 @@ from ops.terminal import StopRequested, Terminal
 
 ROOT = Path(__file__).parent.parent
 _TAIL = 15
+# Where a line of JSON, of the app's server or of Traefik, has its text.
+_SAYING = ("message", "error", "exception")
 # Seconds after which a command is given up. A program that only looks does so; one that changes
 # something must see it through.
 patience = math.inf
@@ -126,8 +128,16 @@ def docker_log(container: str, lines: int) -> str:
 
 
 def last_lines(container: str, count: int = _TAIL) -> str:
-    """Return the end of a container's log, to be quoted."""
-    return tail(docker_log(container, count), count)
+    """Return the end of a container's log, to be quoted: of lines of JSON what they say."""
+    return tail("\n".join(map(_spoken, docker_log(container, count).splitlines())), count)
+
+
+def _spoken(line: str) -> str:
+    try:
+        found = json.loads(line)
+        return "\n".join(str(found[key]) for key in _SAYING if key in found)
+    except (ValueError, TypeError):
+        return line
 
 
 def last_exit_code(container: str) -> str:

@@ -1,6 +1,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import requests
@@ -167,3 +168,36 @@ def _end_connections(postgres: Postgres) -> None:
         "postgres",
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE client_addr IS NOT NULL",
     )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        "psycopg.connect().execute(ddl)",
+        "sqlalchemy.create_engine('postgresql+psycopg://').connect().exec_driver_sql(ddl)",
+        "await (await asyncpg.connect()).execute(ddl)",
+    ],
+)
+def test_an_app_that_makes_tables_when_it_starts_is_told_what_to_set(
+    tmp_path: Path, migrated: dict[str, str], make: str
+) -> None:
+    """In one line below its own traceback."""
+    (tmp_path / "main.py").write_text(
+        "import asyncpg, contextlib, fastapi, psycopg, sqlalchemy\n"
+        "ddl = 'CREATE TABLE pg_catalog.heroes (name text)'\n"
+        "@contextlib.asynccontextmanager\n"
+        f"async def start(_):\n    {make}\n    yield\n"
+        "app = fastapi.FastAPI(lifespan=start)\n"
+    )
+    app = {
+        "APP": "main:app",
+        "APP_FILES": str(tmp_path),
+        "PYTHONPATH": str(tmp_path),
+        "LOG_FORMAT": "text",
+    }
+    with Server(migrated, tmp_path / "log", **app) as server:
+        assert server.process.wait(30) != 0
+    said = [line for line in server.output().splitlines() if "makes no tables" in line]
+    assert len(said) == 1
+    assert 'permission denied to create "pg_catalog.heroes": the app reads and' in said[0]
+    assert "MIGRATE=python -c" in said[0]

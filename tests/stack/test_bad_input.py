@@ -13,6 +13,18 @@ from tests.stack.stack import Stack, copy_of_repository, docker, image, poll
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
+# As SQLModel's tutorial does it when the app starts; here the app's role may not.
+MAKES_TABLES = """
+@asynccontextmanager
+async def make_tables(_app):
+    connection = await asyncpg.connect()
+    await connection.execute("CREATE TABLE heroes (name text)")
+    yield
+
+
+app.router.lifespan_context = make_tables
+"""
+
 
 @pytest.fixture
 def stack(folder: Path) -> Iterator[Stack]:
@@ -245,8 +257,7 @@ def test_code_that_crashes_is_built_again_once_it_is_mended(stack: Stack) -> Non
     main = stack.folder / "app/main.py"
     good = main.read_text()
     # Not while it is imported, which `migrate` would have noticed.
-    crash = "app.router.lifespan_context = lambda _: sys.exit('a setting is missing')"
-    main.write_text(f"{good}\nimport sys\n{crash}\n")
+    main.write_text(f"{good}\n{MAKES_TABLES}")
     try:
         stack.run("docker", "compose", "up", "--detach", "--build")
         deployed = stack.run("make", "deploy", "DEPLOY_SECONDS=5", check=False)
@@ -256,7 +267,8 @@ def test_code_that_crashes_is_built_again_once_it_is_mended(stack: Stack) -> Non
     assert "is healthy: see `make doctor`" in deployed.stderr
     assert "goes on serving" not in deployed.stderr
     assert done.returncode != 0
-    assert "a setting is missing" in done.stderr
+    assert done.stderr.count("permission denied for schema public: the app reads and writes") == 1
+    assert done.stderr.count("\n") < 25
     stack.run("make", "up")
     assert stack.answers()
 
