@@ -7,10 +7,22 @@ from enum import StrEnum
 from typing import Any
 
 from host.commands import UserError
-from ops.docker import compose, docker, inspect
+from ops.docker import ROOT, compose, docker, inspect
 
 SERVICE = "api"
 _LABEL = "com.docker.compose"
+# What services read from the repository when they start, and never again: Compose mounts it, and
+# sees no difference when it changes. The app's server is in its image.
+_READ_AT_START = {
+    "traefik": ("traefik/start.sh", "traefik/dynamic/*"),
+    "docker-proxy": ("traefik/docker-proxy.cfg",),
+    "backup": ("backup/*.sh",),
+    "proof": ("backup/*.sh",),
+    "offsite": ("backup/*.sh",),
+    "prometheus": ("metrics/prometheus/*",),
+    "alertmanager": ("metrics/alertmanager/*",),
+    "containers": ("metrics/exporter/*",),
+}
 
 
 class State(StrEnum):
@@ -60,6 +72,12 @@ class Container:
             complaint=_complaint(found["State"]),
             is_checked="Health" in found["State"],
         )
+
+    @property
+    def has_old_files(self) -> bool:
+        """Whether files that it has read from the repository were changed afterwards."""
+        found = [file for one in _READ_AT_START.get(self.service, ()) for file in ROOT.glob(one)]
+        return any(file.stat().st_ctime > self.started.timestamp() for file in found)
 
 
 def _state(found: dict[str, Any]) -> State:

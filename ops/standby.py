@@ -55,7 +55,7 @@ def chain(project: str) -> str:
 
 @contextmanager
 def replacing(stack: Stack, terminal: Terminal) -> Iterator[None]:
-    """Have a standby serve, if Compose will replace Traefik now.
+    """Have a standby serve, if Traefik is outdated and will be replaced now.
 
     Raises:
         UserError: The new Traefik does not become ready; the old one goes on serving.
@@ -81,7 +81,7 @@ class Standby:
         self._published = Endpoint(stack.domain, *stack.published(443))
 
     def take_over(self) -> None:
-        """Serve in the place of a Traefik that Compose would replace.
+        """Serve in the place of a Traefik that is outdated.
 
         Raises:
             UserError: It does not become ready; the old one goes on serving.
@@ -107,6 +107,8 @@ class Standby:
         seconds = int(age[1]) + _SPARE_SECONDS if age else _USUAL_SECONDS
         with self._terminal.step("letting the old one finish"):
             self._drain(old.id, seconds)
+        # Compose sees no difference where only its files have changed.
+        compose("rm", "--stop", "--force", _SERVICE)
 
     def withdraw(self) -> None:
         """Have the one that Compose runs serve again, and nobody beside it; if it can."""
@@ -132,8 +134,8 @@ class Standby:
         return next((one for one in found if one.state is State.HEALTHY), None)
 
     def _is_outdated(self, traefik: Container) -> bool:
-        """Whether Compose would replace it."""
-        if traefik.config_hash != self._stack.config_hashes[_SERVICE]:
+        """Whether it was started with other settings, by other files, or of another image."""
+        if traefik.has_old_files or traefik.config_hash != self._stack.config_hashes[_SERVICE]:
             return True
         return any(one["Id"] != traefik.image for one in inspect("image", self._image))
 

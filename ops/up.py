@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from host.commands import UserError
 from ops import dotenv, lock, memory, one_shots, preflight, program, standby, version
-from ops.docker import ROOT, compose, docker, last_lines
+from ops.docker import compose, docker, last_lines
 from ops.https import Endpoint
 from ops.images import Image, Images, has_this_server
 from ops.masquerade import masquerade
@@ -22,17 +22,6 @@ _ANSWER_SECONDS = 15
 _POLL_SECONDS = 0.2
 # What has been up for so long did not crash at once.
 _STEADY = timedelta(seconds=3)
-# What services read from the repository when they start, and never again: Compose mounts it, and
-# sees no difference when it changes. Traefik watches its own; the app's server is in its image.
-_READ_AT_START = {
-    "docker-proxy": "traefik/docker-proxy.cfg",
-    "backup": "backup/*.sh",
-    "proof": "backup/*.sh",
-    "offsite": "backup/*.sh",
-    "prometheus": "metrics/prometheus/*",
-    "alertmanager": "metrics/alertmanager/*",
-    "containers": "metrics/exporter/*",
-}
 
 
 def up(terminal: Terminal) -> None:
@@ -200,10 +189,7 @@ def await_steadiness(stack: Stack, restarts: Mapping[str, int], terminal: Termin
 def restart_outdated(stack: Stack, terminal: Terminal) -> None:
     """Start anew what has read files before they were last changed."""
     for one in running(stack.containers()):
-        if one.service not in _READ_AT_START:
-            continue
-        files = ROOT.glob(_READ_AT_START[one.service])
-        if any(file.stat().st_ctime > one.started.timestamp() for file in files):
+        if one.has_old_files:
             with terminal.step(f"restarting {one.service}, whose files have changed"):
                 docker("restart", one.id)
 

@@ -9,7 +9,6 @@ own library does it all: nothing that the app depends on gets to see what Docker
 import http.client
 import json
 import os
-import re
 import sys
 import threading
 import time
@@ -34,8 +33,6 @@ LAYOUTS = (
 )
 TREES = {"memory": ("", "memory"), "cpu": ("", "cpuacct", "cpu,cpuacct", "cpu")}
 LABEL = "com.docker.compose"
-# Unless it holds an action of the template.
-COMMENT = re.compile(r"(^|\s)#(?!.*{{).*")
 
 
 def ask(path: str, *, seconds: float | None = 5) -> http.client.HTTPResponse:
@@ -137,32 +134,6 @@ class Group:
         return max(0, int(used) - inactive), active
 
 
-class Files:
-    """When Traefik's files last changed, other than in comments and space, while this exporter ran.
-
-    A change that makes no difference Traefik does not take, and that is no failure.
-    """
-
-    def __init__(self) -> None:
-        self._seen = self._read()
-        self.changed = 0.0
-
-    def _read(self) -> list[str]:
-        text = "\n".join(file.read_text() for file in sorted(FILES.glob("*")))
-        return [said for line in text.splitlines() if (said := COMMENT.sub("", line).rstrip())]
-
-    def look(self) -> float:
-        """Return the time of the last change, in seconds since 1970; 0 when there was none."""
-        try:
-            found = self._read()
-        except OSError:
-            return self.changed  # it is being written
-        if found != self._seen:
-            self._seen = found
-            self.changed = max(file.stat().st_mtime for file in FILES.glob("*"))
-        return self.changed
-
-
 class Exposition:
     """Metrics as Prometheus reads them."""
 
@@ -202,7 +173,7 @@ METRICS = {
     STARTED: "When it was last started, since 1970",
     RESTARTS: "Restarts by the restart policy",
     HEALTHY: "1 when running and not failing its health check",
-    CHANGED: "When traefik/dynamic last changed since this exporter started; 0: not",
+    CHANGED: "When traefik/dynamic last changed, since 1970",
 }
 
 
@@ -211,14 +182,13 @@ class Collector:
 
     def __init__(self, kills: Kills) -> None:
         self._kills = kills
-        self._files = Files()
 
     def collect(self) -> str:
         """Return every metric, with the labels `service` and `replica` (the short id)."""
         metrics = Exposition()
         for name, text in METRICS.items():
             metrics.declare(name, text)
-        metrics.add(CHANGED, self._files.look())
+        metrics.add(CHANGED, max((one.stat().st_ctime for one in FILES.glob("*")), default=0))
         for found in containers():
             names = {
                 "service": found["Config"]["Labels"][f"{LABEL}.service"],

@@ -224,6 +224,7 @@ def settings(facts: Facts) -> Finding:
         one.service
         for one in running(facts.containers)
         if one.config_hash != facts.stack.config_hashes.get(one.service, one.config_hash)
+        or one.has_old_files
     }
     replicas = facts.running(SERVICE)
     files = AppFiles.read(replicas)

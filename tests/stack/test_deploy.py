@@ -218,17 +218,26 @@ def test_changed_variables_of_the_app_are_rolled_out(stack: Stack) -> None:
 
 
 def test_starting_brings_the_server_of_an_updated_berth(stack: Stack) -> None:
-    """And never the app's code, which may be half-edited; a rollback leads back to both."""
+    """And never the app's code, which may be half-edited; a rollback leads back to both.
+
+    Traefik does not mind that `git pull` takes a moment.
+    """
     before, old, pulled = ids(stack), version(stack), stack.folder / "berth/probes.py"
+    routes = stack.folder / "traefik/dynamic/api.yaml"
+    text, traefik = routes.read_text(), stack.healthy("traefik")
     server = pulled.read_text()
     (stack.folder / "app/main.py").rename(stack.folder / "app/main.away")
     pulled.write_text(server.replace('says = {"version"', 'says = {"pulled": "yes", "version"'))
     try:
         assert "has the server of another Berth" in stack.doctor()["version"]["says"]
         with nothing_lost(stack, "`make up` after an update of Berth"):
+            routes.unlink()
+            settle(1)
+            routes.write_text(text)
             said = stack.run("make", "up", BY_HALVES).stdout
         assert re.search(rf"building {tags(stack)[0]}: \S+ with this Berth's server … done", said)
         assert not before & ids(stack)
+        assert traefik != stack.healthy("traefik")
         assert version(stack) == tags(stack)[0] != old
         assert stack.get("/version").json()["pulled"] == "yes"
         assert stack.doctor()["version"]["level"] == "good"

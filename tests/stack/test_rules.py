@@ -77,7 +77,7 @@ OTHER = 'container_healthy{service="api",replica="2"}'
 RESTARTS = 'container_restarts_total{service="api",replica="1"}'
 KILLS = 'container_oom_events_total{service="api",replica="1"}'
 CHANGED = "berth_traefik_files_changed_timestamp_seconds"
-LOADED = "traefik_config_last_reload_success"
+STARTED = 'process_start_time_seconds{job="traefik"}'
 ENDS = 'traefik_tls_certs_not_after{{cn="",sans="example.org",serial="{}"}}'
 
 CASES = {
@@ -119,8 +119,8 @@ CASES = {
     ],
     "ConfigurationNotLoaded": [
         Case(
-            fires={CHANGED: "0x4 300x60", LOADED: "60x60"},
-            quiet={CHANGED: "0x4 300x60", LOADED: "60x4 301x60"},
+            fires={CHANGED: "30x4 300x60", STARTED: "60x60"},
+            quiet={CHANGED: "30x4 300x60", STARTED: "60x4 301x60"},
         )
     ],
     "ContainerDown": [
