@@ -351,6 +351,7 @@ def test_starting_restarts_what_has_read_files_that_changed_since(stack: Stack) 
     before = [started(stack, service) for service in others]
     with (stack.folder / "traefik/docker-proxy.cfg").open("a") as file:
         file.write("# changed\n")
+    assert stack.doctor()["settings"]["says"] == "changed since the start of docker-proxy"
     for changed in (True, False):
         said = stack.run("make", "up").stdout
         assert ("restarting docker-proxy, whose files have changed" in said) == changed
