@@ -7,8 +7,12 @@ installed; its own lock must fit what it asks for.
 import os
 import re
 import sys
+import tomllib
 from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from image.app import App, AppError
 from image.commands import carried_out, run
@@ -19,6 +23,7 @@ PINS = Path(__file__).parent
 # A line of a requirements file that leads to a folder or a file of the app's.
 _LOCAL = re.compile(r"\s*(-e|--editable|\.|\S+\s*@\s*file:|file:)")
 _EXPORTED = Path("/tmp/requirements.txt")  # noqa: S108 - of a build's own
+_LOCKED = Path("/tmp/constraints.txt")  # noqa: S108
 
 
 class Installer(ABC):
@@ -73,13 +78,13 @@ class Requirements(Installer):
         """Return the requirements file."""
         return self.app.folder / "requirements.txt"
 
-    def _install(self, lines: list[str]) -> None:
+    def _install(self, lines: list[str], *options: str) -> None:
         # Beside the file, so that what it includes is found.
         chosen = self.app.folder / ".requirements.txt"
         chosen.write_text("".join(lines))
         try:
             hashed = ["--require-hashes"] if any("--hash=" in one for one in lines) else []
-            install(f"--requirement={chosen}", *hashed)
+            install(f"--requirement={chosen}", *hashed, *options)
         finally:
             chosen.unlink()
 
@@ -95,7 +100,10 @@ class PoetryLock(Requirements):
             *("--require-hashes", f"--requirement={PINS}/poetry.txt"),
         )
         run(f"{poetry}/bin/poetry", "export", "--only=main", f"--output={_EXPORTED}")
-        super().dependencies()
+        make_venv()
+        # Of an older lock the export may leave out what only an extra asks for, such as uvloop.
+        _LOCKED.write_text("\n".join(locked(tomllib.loads(Path("poetry.lock").read_text()))))
+        self._install(self.lines(local=False), f"--constraint={_LOCKED}")
 
     def project(self) -> None:
         install_project(self.app)
@@ -129,6 +137,22 @@ INSTALLERS: dict[str, type[Installer]] = {
     "requirements.txt": Requirements,
     "pyproject.toml": Pyproject,
 }
+
+
+def locked(lock: dict[str, Any]) -> Iterator[str]:
+    """Yield what a poetry.lock pins of an index, as requirements with hashes.
+
+    Args:
+        lock: What is in it, of any of its versions. What it has in two versions is left out, as
+            either may be meant.
+    """
+    times = Counter(one["name"] for one in lock["package"])
+    hashes = lock["metadata"].get("files", {})
+    for one in lock["package"]:
+        files = one.get("files") or hashes.get(one["name"], [])
+        if files and times[one["name"]] == 1:
+            pins = (f"--hash={file['hash']}" for file in files)
+            yield " ".join((f"{one['name']}=={one['version']}", *pins))
 
 
 def make_venv() -> None:

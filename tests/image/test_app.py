@@ -7,6 +7,7 @@ import pytest
 
 from image.app import App, AppError
 from image.commands import explain
+from image.install import locked
 from image.source import is_wanted, manifests, parts
 from image.versions import allows, parse
 
@@ -274,3 +275,18 @@ def test_files_are_for_everybody(tmp_path: Path) -> None:
         "run.sh": 0o755,
     }
     assert [one.name for one in (tmp_path / "some").iterdir()] == ["requirements.txt"]
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_what_a_lock_of_poetry_pins(*, is_old: bool) -> None:
+    """In files of its first version as of the present one; what comes from git has no hash."""
+    names = [("a", "1.0"), ("b", "2.0"), ("b", "3.0"), ("from-git", "4.0")]
+    files = {
+        name: [{"file": f"{name}.whl", "hash": f"sha256:{name}{part}"} for part in (1, 2)]
+        for name in ("a", "b")
+    }
+    packages: list[dict[str, object]] = [{"name": one, "version": at} for one, at in names]
+    if not is_old:
+        packages = [one | {"files": files.get(str(one["name"]), [])} for one in packages]
+    lock = {"package": packages, "metadata": {"files": files} if is_old else {}}
+    assert list(locked(lock)) == ["a==1.0 --hash=sha256:a1 --hash=sha256:a2"]
