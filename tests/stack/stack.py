@@ -193,9 +193,13 @@ class Stack:
         """Remove everything that the project made."""
         self.compose("--profile=*", "down", "--volumes", "--timeout=1", "--remove-orphans")
         docker("volume", "rm", "--force", f"{self.project}_unfinished", f"{self.project}_standby")
-        tags = docker("image", "ls", "--format={{.Repository}}:{{.Tag}}", f"{self.project}-api")
-        if tags:
-            docker("image", "rm", "--force", *tags.split())
+        listed = docker("image", "ls", "--format={{.Repository}}:{{.Tag}}", f"{self.project}-api")
+        # And those whose name another build has taken since.
+        label = f"--filter=label=com.docker.compose.project={self.project}"
+        nameless = docker("image", "ls", "--quiet", "--filter=dangling=true", label)
+        if images := {*listed.split(), *nameless.split()}:
+            # Not one that another stack runs on by now.
+            self.run("docker", "image", "rm", "--force", *images, check=False)
 
     def containers(self, service: str, *, everything: bool = False) -> list[dict[str, Any]]:
         """Return what the engine knows of a service's running containers, or of all of them."""
