@@ -30,10 +30,10 @@ def version() -> str:
     return output("docker", "version", "--format", "{{.Server.Version}}") or ""
 
 
-def is_too_old(version: str) -> bool:
-    """Whether an engine does not know everything in compose.yaml."""
+def is_too_old(version: str, oldest: int = OLDEST) -> bool:
+    """Whether an engine does not know everything in compose.yaml, or what came with another one."""
     major = version.partition(".")[0]
-    return major.isdigit() and int(major) < OLDEST
+    return major.isdigit() and int(major) < oldest
 
 
 def ensure() -> None:

@@ -13,8 +13,14 @@ _LISTEN = "0A"
 
 def trouble(address: str, port: int) -> int:
     """Return why nobody could listen there, as a number of `errno`; 0 if one could."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as one:
+    is_ipv6 = ":" in address
+    try:
+        one = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_STREAM)
+    except OSError as error:
+        return error.errno or errno.EIO
+    with one:
+        if is_ipv6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # Connections that have just ended do not count, listeners do.
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

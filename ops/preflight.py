@@ -8,6 +8,7 @@ import stat
 from dataclasses import replace
 from pathlib import Path
 
+from host import engine
 from host.commands import UserError, output
 from ops import ports
 from ops.docker import inspect
@@ -16,6 +17,9 @@ from ops.stack import Stack, running
 
 # The app's image, a fresh database with its write-ahead log, and room for the logs to begin.
 NEEDED_BYTES = 1 << 30
+
+# It brought networks of IPv6 alone: those take none of the few addresses that it has of IPv4.
+_IPV6_ENGINE = 28
 
 VARIABLES = {80: "HTTP_PORT", 443: "HTTPS_PORT"}
 _CA_TARGET = "/etc/traefik/acme-ca.pem"
@@ -34,9 +38,7 @@ def check(stack: Stack) -> None:
     Raises:
         UserError: The start would fail; the sentence names the variable and the way out.
     """
-    for target, variable in VARIABLES.items():
-        address, port = stack.published(target)
-        check_port(variable, address, port, stack.project)
+    check_ports(stack)
     if stack.behind:
         check_behind(stack)
     for volume in stack.service("traefik").get("volumes", []):
@@ -52,13 +54,40 @@ def check(stack: Stack) -> None:
     check_disk(Path(output("docker", "info", "--format={{.DockerRootDir}}") or "/"))
 
 
+def check_ports(stack: Stack) -> None:
+    """Refuse addresses and ports on which nobody could listen."""
+    if stack.address_ipv6:
+        check_ipv6(stack.address_ipv6, engine.version())
+    for target, variable in VARIABLES.items():
+        address, port = stack.published(target)
+        for one in filter(None, (address, stack.address_ipv6)):
+            check_port(variable, one, port, stack.project)
+
+
+def check_ipv6(address: str, version: str) -> None:
+    """Refuse what is no address of IPv6, and an engine that has no network for it alone."""
+    name = f"BIND_ADDRESS_IPV6={address}"
+    if ":" not in address:
+        raise UserError(f"{name}: give an IPv6 address of this machine, or :: for all of them")
+    if engine.is_too_old(version, _IPV6_ENGINE):
+        raise UserError(
+            f"{name}: Docker Engine {version} is too old for that, {_IPV6_ENGINE} is not: "
+            "leave it out, or install a newer one"
+        )
+
+
 def check_port(variable: str, address: str, port: int, project: str) -> None:
     """Refuse a port that somebody else has, and an address that is not this machine's."""
     trouble = ports.trouble(address, port)
+    if trouble == errno.EAFNOSUPPORT:
+        raise UserError(f"BIND_ADDRESS_IPV6={address}: this machine has no IPv6: leave it out")
     if trouble == errno.EADDRNOTAVAIL:
+        name, everywhere, loopback = "BIND_ADDRESS", "0.0.0.0", "127.0.0.1"  # noqa: S104
+        if ":" in address:
+            name, everywhere, loopback = f"{name}_IPV6", "::", "::1"
         raise UserError(
-            f"BIND_ADDRESS={address}: this machine has no such address "
-            "(0.0.0.0 is all of them, 127.0.0.1 this machine alone)"
+            f"{name}={address}: this machine has no such address "
+            f"({everywhere} is all of them, {loopback} this machine alone)"
         )
     if trouble != errno.EADDRINUSE:
         return

@@ -193,11 +193,16 @@ class Stack:
         """The project whose Traefik has the ports that users reach; a blank for this one's own."""
         return str(self.service("traefik")["environment"].get("BEHIND") or "")
 
+    @property
+    def address_ipv6(self) -> str:
+        """Where IPv6 clients reach it, BIND_ADDRESS_IPV6; a blank if they do not."""
+        return str(self.service("traefik")["environment"].get("BIND_ADDRESS_IPV6") or "")
+
     def published(self, port: int) -> tuple[str, int]:
-        """Return the address and the port of this machine that lead to a port of Traefik's."""
-        for one in self.service("traefik")["ports"]:
-            if one["target"] == port:
-                return one.get("host_ip", ""), int(one["published"])
+        """Return the address (of IPv4 if it has one) and the port that lead to one of Traefik's."""
+        ports = [one for one in self.service("traefik")["ports"] if one["target"] == port]
+        for one in sorted(ports, key=lambda one: ":" in one.get("host_ip", "")):
+            return one.get("host_ip", ""), int(one["published"])
         raise UserError(f"compose.yaml publishes no port of this machine for Traefik's {port}")
 
     def containers(self, service: str = "") -> list[Container]:

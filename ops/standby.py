@@ -121,7 +121,7 @@ class Standby:
         with self._terminal.step("sending requests to Traefik itself"):
             if inspect("volume", self._note):
                 self._await_routes(first.id, self._behind)
-                self._send([])
+                self._send({})
                 docker("volume", "rm", self._note)
                 self._drain(self._name, _STANDBY_SECONDS + _SPARE_SECONDS)
             with suppress(DockerError):
@@ -145,7 +145,7 @@ class Standby:
                 # With what it depends on, which may be new as well.
                 compose(
                     *("run", "--detach", "--no-TTY", f"--name={self._name}"),
-                    *(f"--publish={ip}::{target}/{kind}" for ip, _, target, kind in self._ports()),
+                    *(f"--publish={_host(ip)}::{to}/{kind}" for ip, _, to, kind in self._ports()),
                     *(f"--env={_MAX_AGE}={_STANDBY_SECONDS}s", f"--env={_NO_AUTHORITY}"),
                     _SERVICE,
                     given_up_by=self._terminal,
@@ -168,17 +168,19 @@ class Standby:
         try:
             self._send(self._rules())
         except UserError:
+            with suppress(DockerError):
+                self._send({})
             docker("volume", "rm", self._note)
             raise
         if _seen(self._published) < seen:
-            self._send([])
+            self._send({})
             docker("volume", "rm", self._note)
             raise UserError("no rule of this machine leads to another container")
 
     def _beside(self, found: dict[str, Any]) -> Endpoint:
         """Return where the standby is reached by a port of its own."""
         address = self._published.address
-        return Endpoint(self._stack.domain, address, _own_port(found, 443, "tcp"))
+        return Endpoint(self._stack.domain, address, _own_port(found, 443, "tcp", address))
 
     def _behind(self, found: dict[str, Any]) -> Endpoint:
         """Return where a container is reached though its published port leads elsewhere."""
@@ -217,35 +219,50 @@ class Standby:
             }
         )
 
-    def _rules(self) -> list[str]:
+    def _rules(self) -> dict[str, list[str]]:
+        """Return the rules of each of the programs that make them."""
         (found,) = inspect("container", self._name)
-        network = found["NetworkSettings"]["Networks"][self._network]
-        address, length = network["IPAddress"], network["IPPrefixLen"]
-        rules = []
+        networks = self._stack.configuration["networks"]
+        addresses = found["NetworkSettings"]["Networks"]
+        rules: dict[str, list[str]] = {}
         for ip, published, target, kind in self._ports():
-            if ":" in ip:
+            if ":" in ip and not self._stack.address_ipv6:
                 raise UserError(f"BIND_ADDRESS={ip} is no IPv4 address")
-            bound = "" if ip == "0.0.0.0" else f" --destination {ip}"  # noqa: S104
+            if ":" in ip:
+                network, program = addresses[networks["ipv6"]["name"]], "ip6tables"
+                address, length = network["GlobalIPv6Address"], network["GlobalIPv6PrefixLen"]
+                loopback = "::1"
+            else:
+                network, program = addresses[self._network], "iptables"
+                address, length = network["IPAddress"], network["IPPrefixLen"]
+                loopback = "127.0.0.0/8"
+            bound = "" if ip in {"0.0.0.0", "::"} else f" --destination {ip}"  # noqa: S104
             to = f"{bound} --protocol {kind} --dport {published} --jump DNAT --to-destination"
             # As for every published port, these come by the engine's own proxy.
-            near = f"127.0.0.0/8,{address}/{length}"
-            rules.append(f"--source {near}{to} :{_own_port(found, target, kind)}")
-            rules.append(f"{to} {address}:{target}")
+            near = f"{loopback},{address}/{length}"
+            own_port = _own_port(found, target, kind, ip)
+            rules.setdefault(program, []).extend(
+                [f"--source {near}{to} :{own_port}", f"{to} {_host(address)}:{target}"]
+            )
         return rules
 
-    def _send(self, rules: list[str]) -> None:
-        """Have the machine's rules be these, in one step."""
+    def _send(self, rules: dict[str, list[str]]) -> None:
+        """Have the machine's rules be these, of each address family in one step."""
         jump = f"-m addrtype --dst-type LOCAL -j {self._chain}"
-        lines = ["*nat", f":{self._chain} - [0:0]"]
-        lines += [f"-A {self._chain} {rule}" for rule in rules]
-        lines += [f"-I {hook} {jump}" for hook in ("PREROUTING", "OUTPUT") if rules]
-        script = ["iptables-restore --noflush --wait <<END", *lines, "COMMIT", "END"]
-        if not rules:
+        script = []
+        for program, own in rules.items():
+            lines = ["*nat", f":{self._chain} - [0:0]"]
+            lines += [f"-A {self._chain} {rule}" for rule in own]
+            lines += [f"-I {hook} {jump}" for hook in ("PREROUTING", "OUTPUT")]
+            script += [f"{program}-restore --noflush --wait <<END", *lines, "COMMIT", "END"]
+        for program in () if rules else ("iptables", "ip6tables"):
+            nat = f"{program} --wait -t nat"
             script += [
-                f"while iptables --wait -t nat -D {hook} {jump} 2> /dev/null; do :; done"
+                f"while {nat} -D {hook} {jump} 2> /dev/null; do :; done"
                 for hook in ("PREROUTING", "OUTPUT")
             ]
-            script.append(f"iptables --wait -t nat -X {self._chain}")
+            # There are none of IPv6 where Traefik is not published on it.
+            script.append(f"! {nat} -F {self._chain} 2> /dev/null || {nat} -X {self._chain}")
         capabilities = ("--cap-add=NET_ADMIN", "--cap-add=NET_RAW", "--cap-add=SYS_CHROOT")
         docker(
             *("run", "--rm", "--interactive", "--network=host", "--userns=host", "--cap-drop=ALL"),
@@ -292,6 +309,12 @@ def _seen(endpoint: Endpoint) -> tuple[bool, bool]:
     return endpoint.status("/readyz") == 200, certified
 
 
-def _own_port(found: dict[str, Any], target: int, kind: str) -> int:
-    """Return the port of this machine that leads to the standby's."""
-    return int(found["NetworkSettings"]["Ports"][f"{target}/{kind}"][0]["HostPort"])
+def _own_port(found: dict[str, Any], target: int, kind: str, ip: str) -> int:
+    """Return the port of this machine that leads to the standby's, by an address like this one."""
+    ports = found["NetworkSettings"]["Ports"][f"{target}/{kind}"]
+    return int(next(one["HostPort"] for one in ports if (":" in one["HostIp"]) == (":" in ip)))
+
+
+def _host(ip: str) -> str:
+    """Return an address as it stands before a port."""
+    return f"[{ip}]" if ":" in ip else ip

@@ -79,7 +79,9 @@ def address(facts: Facts) -> Finding:
     if ":" in bound and not is_loopback:
         # Docker translates IPv6 to a network that has only IPv4, and puts its own address there.
         says += ": IPv4 is not published, and limits take all clients for one"
-        return warning(says, "BIND_ADDRESS=0.0.0.0 in .env, and no AAAA record")
+        return warning(says, "BIND_ADDRESS=0.0.0.0 and BIND_ADDRESS_IPV6=:: in .env")
+    if six := facts.stack.address_ipv6:
+        says += f" and BIND_ADDRESS_IPV6={six}"
     return good(says)
 
 
@@ -103,11 +105,11 @@ def _dns(facts: Facts, name: str) -> Finding:
     if all(any(ipaddress.ip_address(one) in proxy for proxy in _proxies(facts)) for one in found):
         return good(f"{name} leads to {', '.join(found)}, of TRUSTED_PROXIES")
     sixes = [one for one in found if ":" in one]
-    fours = [one for one in found if one not in sixes]
-    if sixes and ":" not in facts.stack.published(443)[0]:
+    if sixes and ":" not in facts.stack.published(443)[0] and not facts.stack.address_ipv6:
         says = f"{name} has the IPv6 address {sixes[0]}, and IPv4 alone is published"
-        return warning(says, "remove its AAAA record: whoever has IPv6 tries that first")
-    return judge(_endpoint(facts, name), fours or sixes, here, way_out)
+        way_out = "BIND_ADDRESS_IPV6=:: in .env, or remove its AAAA record: "
+        return warning(says, f"{way_out}whoever has IPv6 tries that first")
+    return judge(_endpoint(facts, name), found, here, way_out)
 
 
 def _proxies(facts: Facts) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
@@ -181,11 +183,8 @@ def answers_with_ours(ours: https.Endpoint, address: str) -> bool:
 
 def ports(facts: Facts) -> Finding:
     """They are free, or Traefik's; and those that the authority and browsers expect."""
-    found = []
-    for target, variable in preflight.VARIABLES.items():
-        bound, port = facts.stack.published(target)
-        preflight.check_port(variable, bound, port, facts.stack.project)
-        found.append(port)
+    preflight.check_ports(facts.stack)
+    found = [facts.stack.published(target)[1] for target in preflight.VARIABLES]
     says = " and ".join(str(port) for port in found)
     looks_here = _is_public(facts) and not _asks_dns(facts) and not facts.stack.behind
     if found[0] != 80 and looks_here and facts.stack.domain != LOCALHOST:

@@ -83,6 +83,10 @@ def short(found: Finding) -> str:
             {"BIND_ADDRESS": "[::]"},
             "warning DOMAIN=shop.berth.dev on BIND_ADDRESS=::: IPv4 is not published, and limits",
         ),
+        (
+            {"BIND_ADDRESS_IPV6": "::"},
+            "good DOMAIN=shop.berth.dev on BIND_ADDRESS=0.0.0.0 and BIND_ADDRESS_IPV6=::",
+        ),
         ({"DOMAIN": "example.org"}, "bad DOMAIN=example.org is nobody's to have"),
         ({"DOMAIN": "www.example.com"}, "bad DOMAIN=www.example.com is nobody's to have"),
         ({"DOMAIN": "myexample.com"}, "good DOMAIN=myexample.com on"),
@@ -146,6 +150,22 @@ def test_every_name_may_lead_to_a_proxy_that_is_trusted(
     )
     leads["berth.dev"] = ["192.0.2.8"]
     assert short(network.dns(facts)).startswith("bad berth.dev leads to 192.0.2.8, and this")
+
+
+@pytest.mark.parametrize(
+    ("facts", "level"),
+    [({}, "warning"), ({"BIND_ADDRESS_IPV6": "::"}, "good")],
+    indirect=["facts"],
+)
+def test_an_ipv6_address_that_is_not_published_is_seen(
+    facts: Facts, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients would try it first."""
+    monkeypatch.setattr(network, "resolve", lambda _: ["192.0.2.7", "2001:db8::7"])
+    monkeypatch.setattr(network, "source_address", lambda: "10.0.0.5")
+    found = network.dns(facts)
+    assert found.level == level
+    assert level == "good" or found.way_out.startswith("BIND_ADDRESS_IPV6=:: in .env, or remove")
 
 
 def test_this_machines_addresses_are_known(facts: Facts) -> None:

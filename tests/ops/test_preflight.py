@@ -40,6 +40,26 @@ def test_an_address_of_another_machine_is_refused() -> None:
         preflight.check_port("HTTP_PORT", "192.0.2.1", 80, "berth")
 
 
+@pytest.mark.parametrize(
+    ("address", "engine", "says"),
+    [
+        ("192.0.2.1", "28.0.0", "give an IPv6 address of this machine, or :: for all of them"),
+        ("::", "27.5.1", r"Docker Engine 27\.5\.1 is too old for that, 28 is not"),
+    ],
+)
+def test_ipv6_that_cannot_be_had_is_refused(address: str, engine: str, says: str) -> None:
+    """Before Docker says in its own words that it finds no addresses."""
+    preflight.check_ipv6("::", "28.5.2")
+    with pytest.raises(UserError, match=f"BIND_ADDRESS_IPV6={address}: {says}"):
+        preflight.check_ipv6(address, engine)
+
+
+def test_an_ipv6_address_of_another_machine_is_refused() -> None:
+    """2001:db8::1 is nobody's, either."""
+    with pytest.raises(UserError, match=r"BIND_ADDRESS_IPV6=2001:db8::1: this machine has no"):
+        preflight.check_port("HTTP_PORT", "2001:db8::1", 80, "berth")
+
+
 def test_a_port_that_a_program_has_is_refused_by_its_name() -> None:
     """So that one knows what to stop."""
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import pytest
 import requests
 from cryptography import x509
 
+from tests.stack import ipv6
 from tests.stack.inside import in_network_of
 from tests.stack.stack import DOMAIN, Stack, docker, poll, running_with_ca
 
@@ -35,7 +37,8 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         DOMAINS=",".join(SERVED),
         REDIRECT_DOMAINS=MOVED,
         # Docker's own networks, from where it passes on what comes to a published port.
-        TRUSTED_PROXIES="cloudflare,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16",
+        TRUSTED_PROXIES=f"cloudflare,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,{ipv6.PROXY}",
+        BIND_ADDRESS_IPV6="::",
         RATE_LIMIT=str(RATE),
         LOG_LEVEL="DEBUG",
     ) as stack:
@@ -202,10 +205,34 @@ def test_each_client_behind_a_proxy_has_a_limit_of_its_own(
 def test_the_log_has_the_clients_address(names: Stack) -> None:
     """As the proxy told it."""
     own_id = client(names, "203.0.113.30", "/nothing").headers["X-Request-ID"]
+    assert logged_client(names, own_id) == "203.0.113.30"
+
+
+def logged_client(stack: Stack, request_id: str) -> str:
+    """Return whose request it was, as Traefik's log has it."""
     (line,) = poll(
-        "the line", lambda: [x for x in names.logs("traefik").splitlines() if own_id in x]
+        "the line", lambda: [x for x in stack.logs("traefik").splitlines() if request_id in x]
     )
-    assert json.loads(line)["ClientHost"] == "203.0.113.30"
+    return str(json.loads(line)["ClientHost"])
+
+
+def test_clients_by_ipv6_are_told_apart(names: Stack) -> None:
+    """In the app, in the log and by limits, where a network of 2^64 addresses is one client's."""
+    with ipv6.client(names) as client:
+        seen = client.ask(names, "/where", ipv6.CLIENT, ipv6.PROXY)
+        assert [json.loads(one.body)["client"] for one in seen] == [ipv6.CLIENT, "2001:db8::7"]
+        (lost,) = client.ask(names, "/nothing", ipv6.STRANGER)
+        assert logged_client(names, lost.request_id) == ipv6.STRANGER
+        began = time.monotonic()
+        *many, other = client.ask(
+            names, "/livez", *[ipv6.CLIENT, ipv6.NEIGHBOUR] * 50, ipv6.STRANGER
+        )
+        took = time.monotonic() - began
+    statuses = Counter(one.status for one in many)
+    assert set(statuses) == {OK, TOO_MANY}
+    # Each by itself would have as much.
+    assert statuses[OK] <= BURST + RATE * took + 1
+    assert other.status == OK
 
 
 def test_maintenance_knows_the_clients_of_a_proxy(names: Stack) -> None:
@@ -240,7 +267,7 @@ def test_cloudflare_is_its_published_networks(names: Stack) -> None:
     option = "TRAEFIK_ENTRYPOINTS_WEBSECURE_FORWARDEDHEADERS_TRUSTEDIPS="
     (trusted,) = (one.removeprefix(option) for one in environment if one.startswith(option))
     found = [ip_network(one) for one in trusted.split(",")]
-    assert len(found) == 22 + 3
+    assert len(found) == 22 + 4
     assert ip_network("173.245.48.0/20") in found
     assert ip_network("2c0f:f248::/32") in found
 

@@ -1,11 +1,13 @@
 """Two stacks share one pair of ports, and neither notices what the other one does."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
 
+from tests.stack import ipv6
 from tests.stack.events import settle
 from tests.stack.load import assert_stored_once, steady_load
 from tests.stack.stack import DOMAIN, HERE, Stack, copy_of_repository, poll, running_with_ca
@@ -19,6 +21,7 @@ SHARED = {
     *("ACME_CA_SERVER", "ACME_CA_CERTIFICATE", "ACME_EMAIL", "FAULTS_FILE"),
     *("RATE_LIMIT", "CLIENT_IN_FLIGHT", "API_REPLICAS"),
 }
+OK = requests.codes.ok
 RATE = 80
 
 
@@ -33,6 +36,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         folder=copy_of_repository(scratch),
         overlays=["front", "faults", "young"],
         API_REPLICAS="1",
+        BIND_ADDRESS_IPV6="::",
     ) as stack:
         yield stack
 
@@ -71,7 +75,7 @@ def where(stack: Stack) -> dict[str, str]:
 def test_each_stack_answers_for_its_own_names(front: Stack, staging: Stack) -> None:
     """With certificates of its own, and rows of its own."""
     for stack in (front, staging):
-        assert stack.get("/items").status_code == requests.codes.ok
+        assert stack.get("/items").status_code == OK
         assert subjects(stack.certificate()) == [stack.domain]
     with staging.session() as session:
         made = session.post(staging.url("/items"), json={"name": "staged"}, timeout=5)
@@ -90,9 +94,13 @@ def test_names_below_the_others_are_passed_on_too(staging: Stack) -> None:
 
 
 def test_clients_keep_their_address(front: Stack, staging: Stack) -> None:
-    """Behind the other Traefik, too; and what they say of it is believed by neither."""
+    """Behind the other Traefik, too, and by IPv6; what they say of it is believed by neither."""
     assert where(staging)["client"] == where(front)["client"]
     assert where(staging)["url"] == f"https://{STAGING}/where"
+    with ipv6.client(front) as client:
+        for stack in (front, staging):
+            (answer,) = client.ask(stack, "/where", ipv6.CLIENT)
+            assert json.loads(answer.body)["client"] == ipv6.CLIENT
 
 
 @pytest.mark.parametrize(
@@ -119,9 +127,11 @@ def test_changes_of_one_lose_no_request_of_the_other(front: Stack, staging: Stac
     with steady_load(front, rate=RATE) as fronts, steady_load(staging, rate=RATE) as stagings:
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda stack: stack.run("make", "deploy"), (front, staging)))
-        front.environment["TRAEFIK_THREADS"] = "2"
-        front.run("make", "up")
-        settle()
+        with ipv6.client(front) as client, client.asking(front, "/where") as by_ipv6:
+            front.environment["TRAEFIK_THREADS"] = "2"
+            front.run("make", "up")
+            settle()
+    assert set(by_ipv6) == {OK}
     assert stagings.why() == {}
     assert_stored_once(staging, stagings)
     with steady_load(front, rate=RATE) as more:
