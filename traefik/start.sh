@@ -11,6 +11,26 @@ for one in ${TRUSTED_PROXIES:-}; do
     networks=$networks${networks:+,}$one
 done
 export TRUSTED_PROXIES="$networks"
+# begins: how all addresses of an IPv6 network begin. Others may begin so, too: that harms less.
+begins() {
+    case $1 in */*) bits=${1#*/} ;; *) bits=128 ;; esac
+    rest=${1%/*}:
+    start=
+    while [ "$bits" -ge 16 ] && [ "${rest#:}" = "$rest" ] && [ -n "${rest#*:}" ]; do
+        start=$start${rest%%:*}:
+        rest=${rest#*:}
+        bits=$((bits - 16))
+    done
+    group=${rest%%:*}
+    case $1 in ::*) start=: ;; esac
+    [ ${#group} != 4 ] || start=$start$(printf "%.$((bits / 4))s" "$group")
+    echo "$start"
+}
+proxies=
+for one in $networks; do
+    case $one in *:*) proxies="$proxies|$(begins "$one")" ;; esac
+done
+export TRUSTED_PROXIES_IPV6="${proxies#|}"
 if [ -n "$networks" ]; then
     export TRAEFIK_ENTRYPOINTS_WEBSECURE_FORWARDEDHEADERS_TRUSTEDIPS="$networks"
 fi

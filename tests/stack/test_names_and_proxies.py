@@ -184,8 +184,14 @@ def test_a_stranger_cannot_pretend_beside_a_trusted_proxy(names: Stack) -> None:
         ("2001:db8:1:1::{number}", True),
         ("198.51.100.{number}", False),
         ("2001:db8:2:{number}::1", False),
+        ("6.6.6.{number}, 203.0.113.22, 173.245.48.{number}", True),
+        ("198.51.100.{number}, 173.245.48.5", False),
+        ("2001:db8:3:{number}::1, 2a06:98c7::5", False),
     ],
-    ids=["one", "one that pretends", "one network", "many", "many networks"],
+    ids=[
+        *("one", "one that pretends", "one network", "many", "many networks"),
+        *("one behind two proxies", "many behind two", "many networks behind two"),
+    ],
 )
 def test_each_client_behind_a_proxy_has_a_limit_of_its_own(
     names: Stack, forwarded: str, is_one: bool
