@@ -16,6 +16,7 @@ import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import asyncpg
 
@@ -38,6 +39,9 @@ LOCK_TRIES = 10
 BREATH_SECONDS = 1
 # One that needs longer says so itself: op.execute("SET LOCAL statement_timeout = '10min'").
 STATEMENT_SECONDS = 30
+
+# Drivers of libpq's read PGOPTIONS; this has asyncpg do so, too.
+FOR_ASYNCPG = Path(__file__).parent / "elsewhere"
 
 ALEMBIC = (sys.executable, "-m", "alembic", "upgrade", "head")
 # How a lock time-out (SQLSTATE 55P03) shows in the output of whatever driver there is, and a wait
@@ -136,9 +140,11 @@ async def _guarded(
         return
     await _take_turn(connection)
     if elsewhere:
-        # There the app may log in as the same role. Drivers of libpq's read this.
+        # There the app may log in as the same role, whose settings stay as they are.
         asked = os.environ.get("PGOPTIONS", "")
         os.environ["PGOPTIONS"] = f"{asked} -c statement_timeout={STATEMENT_SECONDS}s".lstrip()
+        path = [str(FOR_ASYNCPG), *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ["PYTHONPATH"] = os.pathsep.join(path)
         watcher = asyncio.create_task(_end_long_waits(connection))
     else:
         # For every driver: only a role's own settings reach them all.

@@ -137,7 +137,10 @@ def test_a_migration_that_waits_for_a_table_lets_requests_pass(
         file.write_text(f"postgresql://{where}?sslmode=disable\n")
         empty = {"PATH": empty["PATH"], "DATABASE_URL_FILE": str(file)}
         postgres.sql("postgres", "ALTER ROLE berth RESET ALL")
-    _copy_with(tmp_path, 'op.execute("ALTER TABLE items ADD COLUMN extra int")')
+    limit = "CREATE TABLE seen AS SELECT current_setting('statement_timeout')"
+    _copy_with(
+        tmp_path, f'op.execute("ALTER TABLE items ADD COLUMN extra int"); op.execute("{limit}")'
+    )
     with ThreadPoolExecutor(2) as pool:
         pool.submit(postgres.sql, name, "BEGIN; TABLE items; SELECT pg_sleep(60)")
         eventually(lambda: "pg_sleep" in _activity(postgres, name), "held")
@@ -155,6 +158,7 @@ def test_a_migration_that_waits_for_a_table_lets_requests_pass(
         done = migration.result()
     assert done.returncode == 0, done.stdout
     assert "A table is in use, trying again" in done.stdout
+    assert postgres.sql(name, "TABLE seen") == "30s"
     if place == "elsewhere":
         settings = "SELECT count(*) FROM pg_db_role_setting WHERE setrole = 'berth'::regrole"
         assert postgres.sql(name, settings) == "0"

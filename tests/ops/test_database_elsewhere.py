@@ -23,7 +23,7 @@ def test_nothing_of_a_database_runs_here(stack: Stack) -> None:
         for name, one in stack.configuration["services"].items()
     }
     nowhere = {name for name, count in replicas.items() if count == 0}
-    assert nowhere == {"backup", "proof", "db", "roles", "postgres-exporter"}
+    assert nowhere == {"backup", "proof", "db", "roles"}
     assert stack.one_shots == ["migrate", "secrets"]
     assert stack.database_is_elsewhere
     assert "secrets" in stack.service("migrate")["depends_on"]

@@ -30,15 +30,13 @@ class Authority:
         )
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def certify(self, name: str) -> None:
-        """Write NAME.pem and NAME-key.pem, for a host of that name or address."""
-        subject: x509.GeneralName = x509.DNSName(name)
-        with suppress(ValueError):
-            subject = x509.IPAddress(ipaddress.ip_address(name))
+    def certify(self, name: str, *others: str) -> None:
+        """Write NAME.pem and NAME-key.pem, for a host of these names or addresses."""
+        subjects = [_subject(one) for one in (name, *others)]
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             _certificate(_name(name), self._name, key.public_key())
-            .add_extension(x509.SubjectAlternativeName([subject]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(subjects), critical=False)
             .sign(self._key, hashes.SHA256())
         )
         folder = self.file.parent
@@ -50,6 +48,12 @@ class Authority:
                 serialization.NoEncryption(),
             )
         )
+
+
+def _subject(name: str) -> x509.GeneralName:
+    with suppress(ValueError):
+        return x509.IPAddress(ipaddress.ip_address(name))
+    return x509.DNSName(name)
 
 
 def _name(common_name: str) -> x509.Name:

@@ -14,6 +14,8 @@ from tests.stack.stack import CHECKOUT, Stack, copy_of_repository, docker, image
 from tests.stack.writer import writing
 
 PASSWORD = "p@ss/word"
+# Which leads now here, now there.
+HOST = "db.elsewhere.test"
 NAME = f"berth-test-elsewhere-pg-{CHECKOUT}"
 # The key must be the server's own; what is written is on both before it is acknowledged.
 START = """
@@ -61,12 +63,33 @@ class Elsewhere:
         hba = "echo 'host replication postgres all trust' >> \"$PGDATA/pg_hba.conf\""
         docker("exec", "--user=postgres", f"{NAME}-0", "bash", "-c", hba)
         self.sql(0, "SELECT pg_reload_conf()")
-        self._run(1, f"{NAME}-0")
-        self._until_ready(1)
-        poll("a standby", lambda: self.sql(0, "SELECT count(*) FROM pg_stat_replication") == "1")
-        self.sql(0, "ALTER SYSTEM RESET synchronous_commit")
-        self.sql(0, "ALTER SYSTEM SET synchronous_standby_names = '*'")
-        self.sql(0, "SELECT pg_reload_conf()")
+        self.add_standby(1, of=0)
+
+    def add_standby(self, number: int, *, of: int) -> None:
+        """Start one anew as a standby, and have each write wait for it."""
+        docker("rm", "--force", "--volumes", f"{NAME}-{number}")
+        self._run(number, f"{NAME}-{of}")
+        self._until_ready(number)
+        standbys = "SELECT count(*) FROM pg_stat_replication"
+        poll("a standby", lambda: self.sql(of, standbys) == "1")
+        self.sql(of, "ALTER SYSTEM RESET synchronous_commit")
+        self.sql(of, "ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.sql(of, "SELECT pg_reload_conf()")
+
+    def promote(self, number: int) -> None:
+        """Have a standby take over, which waits for none of its own."""
+        self.sql(number, "ALTER SYSTEM RESET synchronous_standby_names")
+        self.sql(number, "SELECT pg_promote()")
+
+    def lead(self, stack: Stack, number: int | None) -> None:
+        """Have HOST be the name of this one alone, or of none, where the stack looks for it."""
+        for network in (f"{stack.project}_edge", f"{stack.project}_data-elsewhere"):
+            names = "--format={{range .Containers}}{{.Name}} {{end}}"
+            for one in docker("network", "inspect", network, names).split():
+                if one.startswith(NAME):
+                    docker("network", "disconnect", network, one)
+            if number is not None:
+                docker("network", "connect", f"--alias={HOST}", network, f"{NAME}-{number}")
 
     def _run(self, number: int, primary: str) -> None:
         docker(
@@ -107,7 +130,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
     gateway = "{{(index .IPAM.Config 0).Gateway}}"
     address = docker("network", "inspect", "bridge", f"--format={gateway}")
     authority = Authority(tmp_path_factory.mktemp("authority"))
-    authority.certify(address)
+    authority.certify(address, HOST)
     servers = Elsewhere(address, (free_port(), free_port()), authority)
     servers.remove()
     try:
@@ -270,8 +293,7 @@ def test_failover_to_another_address_is_a_moment_of_503(stack: Stack, elsewhere:
         killed = time.monotonic()
         assert poll("503", lambda: come_back(stack)) == "1"
         assert "elsewhere: the database does not answer" in stack.doctor()["database"]["says"]
-        elsewhere.sql(1, "ALTER SYSTEM RESET synchronous_standby_names")
-        elsewhere.sql(1, "SELECT pg_promote()")
+        elsewhere.promote(1)
         writer.await_more()
     well = min(at for at in writer.acknowledged.values() if at > killed + 0.5)
     print(f"{len(writer.refused)} writes refused in {well - killed:.1f} s")
@@ -279,3 +301,47 @@ def test_failover_to_another_address_is_a_moment_of_503(stack: Stack, elsewhere:
     assert set(writer.acknowledged) <= elsewhere.names(1)
     assert stack.healthy() == before
     assert stack.doctor()["database"]["level"] == "good"
+
+
+def test_failover_of_a_name_to_another_address_is_a_moment_of_503(
+    stack: Stack, elsewhere: Elsewhere
+) -> None:
+    """The URL has one name, which leads elsewhere afterwards; metrics know of the outage."""
+    elsewhere.add_standby(0, of=1)
+    elsewhere.lead(stack, 1)
+    try:
+        (stack.folder / "secrets/DATABASE_URL").write_text(elsewhere.url(hosts=HOST))
+        stack.run("make", "up")
+        stack.compose("--profile=metrics", "up", "--detach", "--no-deps", "postgres-exporter")
+        poll("metrics", lambda: metrics(stack)["pg_up"] == 1)
+        assert metrics(stack)['pg_stat_database_numbackends{datname="shop"}'] > 0
+        assert metrics(stack)["pg_settings_max_connections"] == 100
+        with writing(stack, "renamed") as writer:
+            docker("kill", f"{NAME}-1")
+            killed = time.monotonic()
+            assert poll("503", lambda: come_back(stack)) == "1"
+            assert metrics(stack) == {"pg_up": 0}
+            elsewhere.promote(0)
+            elsewhere.lead(stack, 0)
+            moved = time.monotonic()
+            writer.await_more()
+        well = min(at for at in writer.acknowledged.values() if at > moved)
+        print(f"{len(writer.refused)} writes refused in {well - killed:.1f} s")
+        print(f"well {well - moved:.1f} s after the name led there")
+        assert set(writer.refused) <= {503}
+        assert set(writer.acknowledged) <= elsewhere.names(0)
+        assert metrics(stack)["pg_up"] == 1
+        assert stack.doctor()["database"]["level"] == "good"
+    finally:
+        elsewhere.lead(stack, None)
+
+
+def metrics(stack: Stack) -> dict[str, float]:
+    """Return what Prometheus would be told of the database."""
+    ask = "from urllib.request import urlopen as get; "
+    ask += "print(get('http://localhost:9187').read().decode())"
+    command = ("exec", "--no-TTY", "postgres-exporter", "python", "-c", ask)
+    done = stack.run("docker", "compose", "--profile=metrics", *command, check=False)
+    lines = [one for one in done.stdout.splitlines() if one.startswith("pg_")]
+    pairs = (one.rpartition(" ")[::2] for one in lines)
+    return {"pg_up": -1} | {name: float(value) for name, value in pairs}

@@ -1,0 +1,22 @@
+"""Has asyncpg read PGOPTIONS, as libpq does, in what `migrate` runs for a database elsewhere.
+
+Python imports a module of this name at its start, where PYTHONPATH leads to it.
+"""
+
+import os
+
+try:
+    from asyncpg import connection
+except ImportError:
+    pass  # of another Python than the app's
+else:
+    import asyncpg
+
+    _connect = connection.connect
+
+    def _with_options(*args, **options):  # type: ignore[no-untyped-def]
+        asked = {"options": os.environ.get("PGOPTIONS", "")}
+        options["server_settings"] = asked | (options.get("server_settings") or {})
+        return _connect(*args, **options)
+
+    connection.connect = asyncpg.connect = _with_options
