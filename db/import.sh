@@ -56,8 +56,23 @@ as_sql() {
     fi
 }
 
+# fits BYTES: whether Docker's disk, which is this container's as well, has room for so much.
+fits() {
+    local free
+    free=$(df -Pk / | awk 'END { printf "%.0f", $4 * 1024 }')
+    (($1 < free)) ||
+        fail "it has $(gigabytes "$1") or more, and Docker's disk has $(gigabytes "$free") free: make room"
+}
+
+gigabytes() { awk -v bytes="$1" 'BEGIN { printf "%.1f GB", bytes / 1e9 }'; }
+
 replay() {
-    local key reading filtering running
+    local key reading filtering running size
+    if [[ -e /dump ]]; then
+        # Unfolded, it is larger.
+        size=$(find -L /dump -type f -exec stat -Lc %s {} + | awk '{ sum += $1 } END { printf "%.0f", sum }')
+        fits "$size"
+    fi
     key=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
     set +e
     as_sql 2> /tmp/reading \
@@ -79,11 +94,12 @@ replay() {
 
 # In one snapshot with what is counted, though others go on writing.
 dump_source() {
-    local line snapshot=''
+    local line size snapshot=''
     umask 077
     cat > /tmp/service
     export PGSERVICEFILE=/tmp/service PGSERVICE=source PGCONNECT_TIMEOUT=10 PGAPPNAME=berth-import
-    sql <<< 'SELECT 1' > /dev/null || exit 1
+    size=$(sql <<< 'SELECT pg_catalog.pg_database_size(pg_catalog.current_database())') || exit 1
+    fits "$size"
     coproc session { sql; }
     {
         echo 'SET statement_timeout = 0;'

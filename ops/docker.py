@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, TypedDict, Unpack
 
@@ -38,6 +38,7 @@ class Options(TypedDict, total=False):
         environment: Variables to add to the present ones.
         merged: Whether to return its standard error as well.
         given_up_by: Whoever may end the command before it is done.
+        meanwhile: What is called now and then while it runs.
         quoted: How many lines the message of its failure has at most.
     """
 
@@ -46,6 +47,7 @@ class Options(TypedDict, total=False):
     environment: Mapping[str, str]
     merged: bool
     given_up_by: Terminal | None
+    meanwhile: Callable[[], None]
     quoted: int
 
 
@@ -79,6 +81,7 @@ def docker(*arguments: str, **options: Unpack[Options]) -> str:
             break
         except subprocess.TimeoutExpired:
             pending = None
+            options.get("meanwhile", lambda: None)()
             if person and person.asked_to_stop:
                 os.killpg(child.pid, signal.SIGTERM)
                 child.communicate()

@@ -19,6 +19,7 @@ from ops.terminal import Terminal
 
 _HERE = "berth"
 _BESIDE = "berth_import"
+_PROGRESS_SECONDS = 10
 # As compose.yaml has it for db/roles.sql.
 _PINNED = "-c search_path=pg_catalog -c role=none -c standard_conforming_strings=on"
 
@@ -143,7 +144,14 @@ def replay(stack: Stack, dump: dumps.Dump, terminal: Terminal) -> Mapping[str, i
             feed = source.dump if source else None
             command = in_network(stack, "replay", _BESIDE, options=dump.options())
             try:
-                said = docker(*command, feed=feed, merged=True, given_up_by=terminal, quoted=1)
+                said = docker(
+                    *command,
+                    feed=feed,
+                    merged=True,
+                    given_up_by=terminal,
+                    meanwhile=Progress(terminal),
+                    quoted=1,
+                )
             except DockerError as error:
                 raise UserError((source and source.complaint()) or str(error)) from None
             expected = source.rows() if source else None
@@ -157,6 +165,22 @@ def replay(stack: Stack, dump: dumps.Dump, terminal: Terminal) -> Mapping[str, i
         if there != here:
             raise UserError(f"{dump.shown}: {table} has {there} rows there, and {here} came here")
     return counted
+
+
+class Progress:
+    """Says now and then how large the new database is."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._next = time.monotonic() + _PROGRESS_SECONDS
+
+    def __call__(self) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _PROGRESS_SECONDS
+        with suppress(DockerError):
+            size = superuser(f"SELECT pg_database_size('{_BESIDE}')")
+            self._terminal.add(f"{int(size) / 1e9:.1f} GB")
 
 
 def way_out(complaint: str) -> str:

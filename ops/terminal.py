@@ -90,6 +90,11 @@ class Terminal:
             self._write(_OUT, f"{again}{ending} ({time.monotonic() - began:.1f} s)\n")
             self._in_line = False
 
+    def add(self, words: str) -> None:
+        """Say how far the present step is, on the same line."""
+        if self._in_line:
+            self._write(_OUT, f"{words} … ")
+
     def _write(self, to: int, text: str) -> None:
         # Not print(): a signal's handler may come in the middle of a buffered write.
         try:

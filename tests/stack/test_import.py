@@ -166,7 +166,10 @@ def test_hostile_dump_gains_nothing(cluster: Importing, lines: str, says: str) -
 @NEWEST
 def test_what_is_no_dump_of_one_database_is_refused(cluster: Importing) -> None:
     """By what it is."""
-    cluster.run("bash", "-c", "pg_dumpall > /tmp/all; echo 'SELECT 1;' > /tmp/none")
+    script = "pg_dumpall > /tmp/all; echo 'SELECT 1;' > /tmp/none; truncate --size=8T /tmp/huge"
+    cluster.run("bash", "-c", script)
+    said = cluster.replayed("/tmp/huge", check=False)  # noqa: S108
+    assert said.startswith("it has 8796.1 GB or more, and Docker's disk has ")
     said = cluster.replayed("/tmp/all", check=False)  # noqa: S108
     assert said == "it is of several databases, by pg_dumpall: give one of pg_dump\n"
     said = cluster.replayed("/tmp/none", check=False)  # noqa: S108
