@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 
 from ops.docker import ROOT, compose
@@ -24,6 +25,15 @@ def values(names: Iterable[str]) -> dict[str, str]:
 def given(names: Iterable[str]) -> set[str]:
     """Return which of these variables Compose knows, and are not blank."""
     return {name for name, value in values(names).items() if value}
+
+
+def named_in(complaint: str) -> str:
+    """Return which of Berth's settings Compose complains of, with its value; a blank if of none."""
+    names = re.findall(r"(?m)^#?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.example").read_text())
+    found = re.findall(r"[^\s'\"\[\]]+", complaint)
+    words = {*found, *(one.removesuffix(":") for one in found)}
+    settings = values(names).items()
+    return ", ".join(f"{name}={value}" for name, value in settings if value and value in words)
 
 
 def is_read() -> bool:

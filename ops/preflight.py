@@ -10,7 +10,7 @@ from pathlib import Path
 
 from host import engine
 from host.commands import UserError, output
-from ops import ports
+from ops import dotenv, ports
 from ops.docker import inspect
 from ops.memory import Budget
 from ops.stack import Stack, running
@@ -39,8 +39,7 @@ def check(stack: Stack) -> None:
         UserError: The start would fail; the sentence names the variable and the way out.
     """
     check_ports(stack)
-    if stack.behind:
-        check_behind(stack)
+    check_behind(stack, dotenv.values(["BEHIND"])["BEHIND"])
     for volume in stack.service("traefik").get("volumes", []):
         if volume["target"] == _CA_TARGET and volume["source"] != os.devnull:
             check_certificate(Path(volume["source"]))
@@ -98,8 +97,12 @@ def check_port(variable: str, address: str, port: int, project: str) -> None:
     raise UserError(f"{variable}={port}: {who} has this port: stop it, or choose another in .env")
 
 
-def check_behind(stack: Stack) -> None:
+def check_behind(stack: Stack, asked: str) -> None:
     """Refuse to stand behind a stack that is not there, and to take names that it serves."""
+    if not asked:
+        return
+    if not stack.behind:
+        raise UserError(f"BEHIND={asked}: add traefik/behind.yaml to COMPOSE_FILE in .env as well")
     if stack.behind == stack.project:
         raise UserError(f"BEHIND={stack.behind}: that is this stack; name the one with the ports")
     # Standing behind it, this one would get its names first.

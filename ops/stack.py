@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from host.commands import UserError
+from ops import dotenv
 from ops.docker import ROOT, compose, docker, inspect
 
 SERVICE = "api"
@@ -132,6 +133,9 @@ class Stack:
                 "--project-directory=.", "--file=-", "config", "--hash=*", stdin=resolved
             )
         except UserError as error:
+            if given := dotenv.named_in(str(error)):
+                why = " ".join(str(error).split())
+                raise UserError(f"{given}: see .env.example, Compose says: {why}") from None
             raise UserError(f"Compose refuses the configuration: {error}") from None
         configuration = json.loads(resolved)
         config_hashes = dict(line.split() for line in hashes.splitlines())

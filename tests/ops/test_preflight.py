@@ -5,6 +5,7 @@ import pytest
 
 from host.commands import UserError
 from ops import preflight
+from ops.stack import Stack
 
 
 def test_a_full_disk_is_refused_with_the_figures(tmp_path: Path) -> None:
@@ -58,6 +59,27 @@ def test_an_ipv6_address_of_another_machine_is_refused() -> None:
     """2001:db8::1 is nobody's, either."""
     with pytest.raises(UserError, match=r"BIND_ADDRESS_IPV6=2001:db8::1: this machine has no"):
         preflight.check_port("HTTP_PORT", "2001:db8::1", 80, "berth")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["BIND_ADDRESS=here", "BIND_ADDRESS_IPV6=on", "HTTPS_PORT=70000", "API_REPLICAS=two"],
+)
+def test_what_compose_does_not_take_is_refused_by_its_name(
+    setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compose itself names values alone."""
+    name, _, value = setting.partition("=")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"^{setting}: see .env.example, Compose says: .*{value}"):
+        Stack.read()
+
+
+def test_behind_without_its_compose_file_is_refused() -> None:
+    """It would do nothing."""
+    says = "^BEHIND=berth: add traefik/behind.yaml to COMPOSE_FILE in .env as well$"
+    with pytest.raises(UserError, match=says):
+        preflight.check_behind(Stack.read(), "berth")
 
 
 def test_a_port_that_a_program_has_is_refused_by_its_name() -> None:
