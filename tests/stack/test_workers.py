@@ -15,10 +15,11 @@ import requests
 from tests.stack.stack import HERE, REPOSITORY, Stack, copy_of_repository, docker, poll, running
 
 VALKEY = "berth-test-valkey"
+WEB = "berth-test-web"
 TASKS = 10_000
 AT_A_TIME = 100
 # What there must never be two of.
-JOBS = """
+JOBS = """\
   jobs:
     extends: {file: app.yaml, service: jobs}
     environment:
@@ -42,14 +43,14 @@ jobs.main()
 """
 
 
-def example() -> str:
-    """Return the Compose file of the documentation, with an image that can be had here."""
-    page = (REPOSITORY / "docs/workers-and-jobs.md").read_text()
-    found = re.search(r"```yaml\n(services:\n.*?)```", page, re.DOTALL)
+def example(page: str, image: str, ours: str) -> str:
+    """Return the Compose file of a page, with an image that can be had here."""
+    text = (REPOSITORY / "docs" / page).read_text()
+    found = re.search(r"```yaml\n(services:\n.*?)```", text, re.DOTALL)
     assert found
-    file, count = re.subn(r"image: valkey/.*", f"image: {VALKEY}", found[1])
+    file, count = re.subn(f"image: {image}.*", f"image: {ours}", found[1])
     assert count == 1
-    return file.replace("services:\n", "services:\n" + JOBS.lstrip("\n") + "\n")
+    return file
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +60,20 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     docker("build", "--quiet", f"--tag={VALKEY}", f"{HERE}/valkey")
     folder = copy_of_repository(scratch)
     shutil.copytree(HERE / "shop", scratch / "shop")
-    (folder / "compose.override.yaml").write_text(example())
+    docker("build", "--quiet", f"--tag={WEB}", f"{HERE}/web")
+    (folder / "dist").mkdir(mode=0o755)
+    (folder / "dist/index.html").write_text("<title>Shop</title>")
+    workers = example("workers-and-jobs.md", "valkey/", VALKEY)
+    jobs = workers.replace("services:\n", f"services:\n{JOBS}\n")
+    (folder / "compose.override.yaml").write_text(jobs)
+    web = example("front-end.md", "caddy:", WEB).replace("(api|", "(api|tasks|")
+    (folder / "compose.web.yaml").write_text(web)
     with running(
         "berth-test-workers",
         scale=1,
         folder=folder,
         APP_DIR="../shop",
+        COMPOSE_FILE="compose.yaml:compose.override.yaml:compose.web.yaml",
         MIGRATE="python schema.py",
         API_REPLICAS="1",
         API_MEMORY="128m",
@@ -182,6 +191,18 @@ def test_no_task_was_lost(stack: Stack, finish: Callable[[], None]) -> None:
     stack.inside(stack.containers("worker")[0]["Id"], "kill -KILL -- -1")
     finish()
     poll("all tasks", lambda: done(stack) == TASKS, seconds=60)
+
+
+def test_front_end_is_served_beside_the_api(stack: Stack) -> None:
+    """With Berth's headers; what is not its own goes to the app, and it is closed with that."""
+    page = stack.get("/")
+    assert page.text == "<title>Shop</title>"
+    assert page.headers["X-Content-Type-Options"] == "nosniff"
+    assert stack.get("/nothing.js").status_code == 404
+    assert stack.get("/openapi.json").json()["openapi"]
+    stack.run("make", "maintenance", "ON=1")
+    assert stack.get("/").status_code == 503
+    stack.run("make", "maintenance", "OFF=1")
 
 
 def test_doctor_names_workers_that_are_not_as_they_should_be(stack: Stack) -> None:
