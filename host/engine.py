@@ -12,6 +12,8 @@ from host.commands import UserError, allowed, output, run, say
 _START_SECONDS = 60
 _PACKAGES = ("docker.io", "docker-cli", "docker-compose", "docker-buildx", "containerd")
 _LOG = Path("/var/log/dockerd.log")
+CONFIGURATION = Path("/etc/docker/daemon.json")
+SYSTEMD = Path("/run/systemd/system")
 # Engine 25 brought `start_interval`, with which a container is healthy in under a second.
 OLDEST = 25
 
@@ -80,6 +82,11 @@ def install() -> None:
             "(https://docs.docker.com/engine/install/), start it, then try again"
         )
     say("no Docker Engine here: installing one from the distribution's packages")
+    if SYSTEMD.is_dir() and not CONFIGURATION.exists():
+        # Containers outlive a restart of the engine, such as an update of its package brings. Where
+        # systemd does not hold its socket, that would be another one, and Traefik left alone.
+        CONFIGURATION.parent.mkdir(exist_ok=True)
+        CONFIGURATION.write_text('{"live-restore": true}\n')
     debian.update()
     if debian.release().get("ID") == "debian":
         if is_too_old(debian.candidate("docker.io")):
@@ -96,7 +103,7 @@ def start() -> None:
         UserError: It does not within a minute.
     """
     say("starting the Docker Engine")
-    if Path("/run/systemd/system").is_dir():
+    if SYSTEMD.is_dir():
         run(["systemctl", "enable", "--now", "docker"], purpose="start the Docker Engine")
     elif os.geteuid() != 0:
         raise UserError("the Docker Engine is installed but does not run: start it as root")

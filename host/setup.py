@@ -18,7 +18,7 @@ from host.commands import UserError, carried_out, output, run, say
 
 USER = "deploy"
 _PACKAGES = ("ca-certificates", "make", "nftables", "unattended-upgrades")
-_DAEMON = Path("/etc/docker/daemon.json")
+_DAEMON = engine.CONFIGURATION
 _LOGS = {"max-size": "20m", "max-file": "5"}
 _UPDATES = Path("/etc/apt/apt.conf.d/20auto-upgrades")
 _PERIODIC = ("APT::Periodic::Update-Package-Lists", "APT::Periodic::Unattended-Upgrade")
@@ -51,7 +51,7 @@ def changes(person: str, port: int) -> Iterator[Change]:
     Raises:
         UserError: This machine cannot be prepared.
     """
-    if not debian.is_installable() or not Path("/run/systemd/system").is_dir():
+    if not debian.is_installable() or not engine.SYSTEMD.is_dir():
         raise UserError("this is no Debian or Ubuntu with systemd, for which `make setup` is")
     yield from _packages()
     yield from _engine()

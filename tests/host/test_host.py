@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from host import checkout, compose, engine, images, stand_in
+from host import checkout, compose, debian, engine, images, stand_in
 from host.checkout import ROOT
 from host.commands import UserError
 
@@ -147,6 +147,32 @@ def test_an_engine_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(engine, "output", lambda *_: "24.0.9")
     with pytest.raises(UserError, match=r"24\.0\.9 is too old: Berth needs 25 or newer"):
         engine.ensure()
+
+
+@pytest.mark.parametrize(
+    ("has_systemd", "present", "written"),
+    [
+        (True, "", '{"live-restore": true}\n'),
+        (True, '{"live-restore": false}\n', '{"live-restore": false}\n'),
+        (False, "", ""),
+    ],
+)
+def test_containers_outlive_restarts_of_an_engine_that_is_installed(
+    has_systemd: bool, present: str, written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless somebody has said how it shall be, or its socket does not outlive it."""
+    file = tmp_path / "docker" / "daemon.json"
+    monkeypatch.setattr(engine, "SYSTEMD", tmp_path if has_systemd else tmp_path / "none")
+    if present:
+        file.parent.mkdir()
+        file.write_text(present)
+    monkeypatch.setattr(engine, "CONFIGURATION", file)
+    for name in ("update", "install"):
+        monkeypatch.setattr(debian, name, lambda *_: None)
+    monkeypatch.setattr(debian, "is_installable", lambda: True)
+    monkeypatch.setattr(debian, "release", lambda: {"ID": "ubuntu"})
+    engine.install()
+    assert (file.read_text() if file.exists() else "") == written
 
 
 @pytest.mark.parametrize(
