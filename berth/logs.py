@@ -1,5 +1,7 @@
 """How this process logs: lines of JSON on stderr, with the request's id and nobody's data."""
 
+import contextlib
+import fcntl
 import json
 import logging
 import re
@@ -13,6 +15,8 @@ QUOTED = re.compile(
     r"^DETAIL: .*$|(?<=input_value=).*(?=, input_type=)|(?<='input': ).*", re.MULTILINE
 )
 
+# As much as the kernel gives to everybody.
+PIPE_BYTES = 2**20
 
 ExceptionInfo: TypeAlias = (
     tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -59,3 +63,7 @@ def configure(level: str, form: str = "text") -> None:
         else Record("%(asctime)s %(levelname)-7s %(name)s: %(message)s %(request_id)s")
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # While the engine restarts nobody reads what is written here: whoever fills it stands still.
+    for output in (1, 2):
+        with contextlib.suppress(OSError):  # no pipe
+            fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
