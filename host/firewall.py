@@ -43,7 +43,7 @@ def listening() -> set[int]:
 def is_up(ports: Collection[int]) -> bool:
     """Whether the rules for these ports are in force, and will be after a restart."""
     return (
-        _text(_RULES) == _rules(ports)
+        _text(_RULES) == rules(ports)
         and _text(_UNIT) == _shipped(_UNIT.name)
         and output("systemctl", "is-enabled", _UNIT.name) == "enabled"
         and output("nft", "list", *_TABLE) is not None
@@ -56,7 +56,7 @@ def put_up(ports: Collection[int]) -> None:
     Raises:
         UserError: They cannot be.
     """
-    _NEW.write_text(_rules(ports))
+    _NEW.write_text(rules(ports))
     run(["nft", "--check", "--file", str(_NEW)], purpose="read the firewall's rules")
     before = ["--file", str(_RULES)] if _RULES.is_file() else ["delete", *_TABLE]
     output("systemctl", "stop", f"{_UNDO}.timer")
@@ -94,7 +94,8 @@ def take_back() -> None:
     output("systemctl", "stop", f"{_UNDO}.timer")
 
 
-def _rules(ports: Collection[int]) -> str:
+def rules(ports: Collection[int]) -> str:
+    """Return the rules that leave these TCP ports open."""
     listed = ", ".join(map(str, sorted(ports)))
     return f"define tcp_ports = {{ {listed} }}\n{_shipped(_RULES.name)}"
 

@@ -2,13 +2,18 @@
 
 import json
 import subprocess
+import threading
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 
-from tests.stack.stack import CHECKOUT, HERE, copy_of_repository, docker, poll
+from tests.stack.events import settle
+from tests.stack.stack import CHECKOUT, HERE, Stack, copy_of_repository, docker, image, poll
 
 _SERVER, _LAPTOP = (f"berth-test-setup-{kind}-{CHECKOUT}" for kind in ("server", "laptop"))
 # Swap is of the kernel, which other containers share: only this part is none of Debian's.
@@ -16,6 +21,16 @@ _MEMORY = "MemTotal: 1000000 kB\nSwapTotal: {} kB\n"
 _SWAPON = f"#!/bin/sh\ncat > /proc/meminfo << END\n{_MEMORY.format(1048572)}END\n"
 _SHUTS_OUT = "insert rule inet berth_host input tcp dport 22 ct state new drop"
 _WRONG = "/etc/berth/firewall.d/wrong.nft"
+_SLOW = "/etc/systemd/system/docker.service.d/slow.conf"
+_AWAY_SECONDS = 8
+# Of an app that fills within a second what holds its output until the engine reads it.
+_TALKATIVE = """
+
+@app.middleware("http")
+async def talk(request: Request, call_next):
+    print("." * 2000, flush=True)
+    return await call_next(request)
+"""
 
 
 @dataclass
@@ -215,3 +230,53 @@ def test_ordinary_user_prepares_by_sudo(laptop: Laptop) -> None:
     assert "sudo -n" in laptop.setup(host="admin@server")
     there("echo 'admin ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/admin")
     assert laptop.setup(host="admin@server").endswith("there is nothing to do\n0")
+
+
+@pytest.fixture
+def site(laptop: Laptop) -> Iterator[Stack]:
+    """A stack on the server, all of whose requests are logged."""
+    stack = Stack("berth-test-setup", {"BIND_ADDRESS": "0.0.0.0"}, laptop.folder)  # noqa: S104
+    stack.environment |= {"HTTP_PORT": "80", "HTTPS_PORT": "443"}
+    routes = laptop.folder / "app" / "main.py"
+    routes.write_text(f"{routes.read_text()}{_TALKATIVE}")
+    there("docker rm --force web8080")
+    try:
+        stack.compose("build", "api")
+        names = " ".join(
+            [
+                *(image(name) for name in ("traefik", "postgres", "haproxy")),
+                f"{stack.project}-api:current",
+            ]
+        )
+        stack.run("bash", "-c", f"docker save {names} | docker exec -i {_SERVER} docker load")
+        docker("cp", str(laptop.folder), f"{_SERVER}:/srv")
+        settings = " ".join(f"{name}={value}" for name, value in stack.environment.items())
+        there(f"cd /srv/{laptop.folder.name} && {settings} docker compose up --detach --wait")
+        yield stack
+    finally:
+        stack.down()
+
+
+def test_engine_that_restarts_loses_no_request(site: Stack) -> None:
+    """Neither while it is away, when nobody reads what is logged, nor as it comes back."""
+    address = f"https://{there('hostname -i').split()[0]}"
+    there(f"mkdir {Path(_SLOW).parent}")
+    there(f"printf '[Service]\\nExecStartPre=sleep {_AWAY_SECONDS}\\n' > {_SLOW}")
+    ended, became = threading.Event(), Counter[int | str]()
+
+    def ask() -> None:
+        while not ended.is_set():
+            try:
+                with site.session() as session:
+                    became[session.get(f"{address}/none", timeout=_AWAY_SECONDS).status_code] += 1
+            except requests.RequestException as error:
+                became[str(error)] += 1
+
+    with ThreadPoolExecutor() as pool:
+        for _ in range(4):
+            pool.submit(ask)
+        poll("answers", lambda: became[404] > 100)
+        there("systemctl daemon-reload; systemctl restart docker")
+        settle(10)
+        ended.set()
+    assert became.keys() == {404}, became
