@@ -45,7 +45,12 @@ def is_read() -> bool:
 def add(settings: Mapping[str, str], why: str) -> None:
     """Add lines at the end; what is there stays as it is."""
     before = _FILE.read_text() if _FILE.exists() else ""
+    with _FILE.open("a") as file:
+        file.write(addition(before, settings, why))
+
+
+def addition(before: str, settings: Mapping[str, str], why: str) -> str:
+    """Return what sets these at the end of a `.env`, whose text this is so far."""
     gap = "" if not before else "\n" if before.endswith("\n") else "\n\n"
     lines = [f"# {why}", *(f"{name}={value}" for name, value in settings.items())]
-    with _FILE.open("a") as file:
-        file.write(gap + "\n".join(lines) + "\n")
+    return gap + "\n".join(lines) + "\n"

@@ -54,15 +54,15 @@ class Budget:
     others: dict[str, int]
 
     @classmethod
-    def read(cls, stack: Stack) -> "Budget":
-        """Read the limits from Compose's configuration and the memory from the engine."""
+    def read(cls, stack: Stack, machine: int = 0) -> "Budget":
+        """Read the limits from Compose's configuration, and the memory from the engine or here."""
         limits = {
             name: int(limit(service)) * int(service.get("deploy", {}).get("replicas", 1))
             for name, service in stack.configuration["services"].items()
             if name not in {SERVICE, *stack.one_shots}
         }
         return cls(
-            machine=int(docker("info", "--format={{.MemTotal}}")),
+            machine=machine or int(docker("info", "--format={{.MemTotal}}")),
             replica=int(limit(stack.service(SERVICE))),
             others={name: size for name, size in limits.items() if size},
         )
@@ -136,14 +136,19 @@ class Budget:
         )
 
 
-def fitting(stack: Stack, replicas: int) -> dict[str, str]:
-    """Return the lines of `.env` with which a stack fits this machine; none where it does so far.
+def fitting(stack: Stack, replicas: int, *, machine: int = 0) -> dict[str, str]:
+    """Return the lines of `.env` with which a stack fits a machine; none where it does so far.
 
     What somebody has set stays.
+
+    Args:
+        stack: What is to fit.
+        replicas: How many shall serve.
+        machine: The bytes of its memory; left out, it is that of the engine here.
     """
     given = dotenv.given([*VARIABLES.values(), _BUFFERS, _HEAP])
     free = [name for name, variable in VARIABLES.items() if variable not in given]
-    found = settings(Budget.read(stack).fitting(replicas, free))
+    found = settings(Budget.read(stack, machine).fitting(replicas, free))
     return {name: value for name, value in found.items() if name not in given}
 
 

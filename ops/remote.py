@@ -9,10 +9,12 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from host.commands import UserError
 from host.engine import is_forbidden
+from ops import memory
 from ops.docker import ROOT, docker
 from ops.images import Images
 from ops.shipment import Files, send
@@ -48,7 +50,7 @@ def carry_out(target: str, terminal: Terminal) -> None:
         with Server.connected(destination) as server:
             engine = check(server)
             if target == "deploy":
-                deploy(server, engine["Architecture"], terminal)
+                deploy(server, engine, terminal)
             else:
                 make(server, Files.of(Stack.read().project), target)
 
@@ -75,18 +77,22 @@ def check(server: Server) -> dict[str, Any]:
     return info
 
 
-def deploy(server: Server, architecture: str, terminal: Terminal) -> None:
+def deploy(server: Server, engine: Mapping[str, Any], terminal: Terminal) -> None:
     """Build here, bring what differs, and have it deployed there.
 
     Args:
         server: Where to.
-        architecture: That machine's, by its engine's word.
+        engine: What the one there says of itself.
         terminal: Who is told, and may give it up.
     """
     stack = Stack.read()
     files = Files.of(stack.project)
+    if sizes := memory.fitting(stack, stack.wanted, machine=engine["MemTotal"]):
+        machine = f"{engine['MemTotal'] / memory.MIB:,.0f} MiB"
+        terminal.say(f"sized to its {machine}: {', '.join(f'{k}={v}' for k, v in sizes.items())}")
+        files = files.with_settings(sizes, f"For a machine with {machine}, by `make deploy HOST=`.")
     images = Images(stack)
-    name = os.environ.get("IMAGE") or built(server, architecture, images, terminal)
+    name = os.environ.get("IMAGE") or built(server, engine["Architecture"], images, terminal)
     differences = files.differences(server)
     for line in differences:
         terminal.say(f"  {line}")

@@ -9,7 +9,8 @@ import json
 import os
 import tarfile
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,6 +36,7 @@ _SETTINGS = {
     "ALERT_KEYS": "keys/alerts",
     "COMPOSE_FILE": "compose.override.yaml",
 }
+_ENV = f"{ROOT.name}/.env"
 # Prints a digest of each file that is there, by its path; of .env, one of each variable.
 _LOOK = """
 import hashlib, json, pathlib, sys
@@ -43,9 +45,13 @@ note = base / ".brought"
 names = set(json.load(sys.stdin)) | set(json.loads(note.read_text()) if note.exists() else [])
 print(json.dumps({x: digest((base / x).read_bytes(), x) for x in names if (base / x).is_file()}))
 """
-# Once all has come, each file takes its place at once; what no longer comes is removed.
+# Once all has come, each file takes its place at once; what no longer comes is removed. Who waits
+# for what a broken line will never bring holds no lock.
 _UNPACK = """
-import fcntl, json, os, pathlib, shutil, sys, tarfile
+import fcntl, json, os, pathlib, shutil, sys, tarfile, tempfile
+come = tempfile.TemporaryFile()
+shutil.copyfileobj(sys.stdin.buffer, come)
+come.seek(0)
 base = pathlib.Path(sys.argv[1]).expanduser()
 base.mkdir(parents=True, exist_ok=True)
 lock = (base / ".lock").open("w")
@@ -53,7 +59,7 @@ fcntl.flock(lock, fcntl.LOCK_EX)
 new, note = base / ".coming", base / ".brought"
 shutil.rmtree(new, ignore_errors=True)
 new.mkdir(mode=0o700)
-with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
+with tarfile.open(fileobj=come) as archive:
     archive.extractall(new)
 names = json.loads((new / note.name).read_text())
 gone = set(json.loads(note.read_text()) if note.exists() else []) - set(names)
@@ -80,11 +86,13 @@ class Files:
 
     Attributes:
         base: The folder there, with a tilde for the user's.
-        local: Where each file is here, by its path below `base`.
+        local: Where each other file is here, by its path below `base`.
+        settings: What is brought as `.env`.
     """
 
     base: str
     local: dict[str, Path]
+    settings: bytes
 
     @classmethod
     def of(cls, project: str) -> "Files":
@@ -94,7 +102,8 @@ class Files:
             UserError: A setting names what has no place there.
         """
         settings = dotenv.values(_SETTINGS)
-        found = {f"{ROOT.name}/.env": Path(os.environ.get("COMPOSE_ENV_FILES") or ROOT / ".env")}
+        own = Path(os.environ.get("COMPOSE_ENV_FILES") or ROOT / ".env")
+        found: dict[str, Path] = {}
         places = [("", Path(one)) for one in _PROGRAMS]
         for variable, usual in _SETTINGS.items():
             value = settings[variable] or usual
@@ -112,15 +121,25 @@ class Files:
             for file in [place] if place.is_file() else sorted(place.rglob("*")):
                 if file.is_file() and "__pycache__" not in file.parts:
                     found[str(file.relative_to(ROOT.parent))] = file
-        return cls(f"~/berth/{project}", {name: one for name, one in found.items() if one.exists()})
+        return cls(f"~/berth/{project}", found, own.read_bytes() if own.exists() else b"")
+
+    def with_settings(self, settings: Mapping[str, str], why: str) -> "Files":
+        """Return the same with more in `.env`."""
+        more = dotenv.addition(self.settings.decode(), settings, why)
+        return replace(self, settings=self.settings + more.encode())
+
+    @property
+    def _names(self) -> list[str]:
+        return [*self.local, _ENV]
 
     def differences(self, server: Server) -> list[str]:
         """Return what would change there, one line each."""
         look = f"from typing import Any\n{inspect.getsource(digest)}{_LOOK}"
         there = json.loads(
-            server.output("python3", "-c", look, self.base, stdin=json.dumps(list(self.local)))
+            server.output("python3", "-c", look, self.base, stdin=json.dumps(self._names))
         )
         here = {name: digest(file.read_bytes(), name) for name, file in self.local.items()}
+        here[_ENV] = digest(self.settings, _ENV)
         names = sorted(here.keys() | there.keys())
         changes = (_change(name, there.get(name), here.get(name)) for name in names)
         return [change for change in changes if change]
@@ -130,12 +149,14 @@ class Files:
 
         def write(stream: IO[bytes]) -> None:
             with tarfile.open(fileobj=stream, mode="w|") as archive:
-                note = json.dumps(list(self.local)).encode()
-                entry = tarfile.TarInfo(".brought")
-                entry.size = len(note)
-                archive.addfile(entry, io.BytesIO(note))
                 for name, file in self.local.items():
                     archive.add(file.resolve(), name)
+                # At the end, since without it nothing takes its place.
+                note = json.dumps(self._names).encode()
+                for name, content in ((_ENV, self.settings), (".brought", note)):
+                    entry = tarfile.TarInfo(name)
+                    entry.size, entry.mode = len(content), 0o600
+                    archive.addfile(entry, io.BytesIO(content))
 
         server.feed(write, "python3", "-c", _UNPACK, self.base)
 
@@ -149,7 +170,7 @@ def _change(name: str, before: Any, after: Any) -> str:  # noqa: ANN401 - as `di
     if isinstance(after, dict):
         before = before or {}
         changed = [x for x in sorted(before | after) if before.get(x) != after.get(x)]
-        return f"~ {name}: {', '.join(changed)}"
+        return f"~ {name}: {', '.join(changed)}" if changed else ""
     return f"{'+' if before is None else '~'} {name}"
 
 
