@@ -1,7 +1,6 @@
 """The load: a container in the proxy's own network namespace, so that it crosses no bridge."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,17 +63,6 @@ class Client:
             *("python3", "/client/steady.py", self._peer.url, f"{rate:.1f}", f"{seconds}"),
             seconds=seconds,
         )
-
-    @contextmanager
-    def talking(self, *command: str) -> Iterator["subprocess.Popen[str]"]:
-        """Run a program that goes on until its input ends, or by itself."""
-        with subprocess.Popen(
-            ["docker", "exec", "--interactive", self._container, *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as process:
-            yield process
 
     def _run(self, *command: str, seconds: float) -> Result:
         printed = docker("exec", self._container, "timeout", f"{seconds + 20:.0f}", *command)

@@ -1,25 +1,23 @@
 """What a thousand open connections hold: `.venv/bin/python -m benchmarks.connections`.
 
-WebSockets to one replica, from one address and from a thousand, and through a deploy; and kept
-HTTP/2 connections. The app has no database, and its WebSocket echoes.
+WebSockets to one replica, from one address and from a thousand, through a deploy, and with the
+Traefik of a small server; and kept HTTP/2 connections. All on a stack with a certificate as an
+authority signs it; its app has no database, and its WebSocket echoes. Meanwhile others are served.
 """
 
 import json
-import os
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from benchmarks import client, project
-from benchmarks.client import Client
-from benchmarks.peers import berth
-from benchmarks.project import Project
-from benchmarks.visit import cpu
-from host import images, stand_in
-from ops.docker import ROOT
+from benchmarks import client
+from benchmarks.cgroups import Cgroup
+from tests.stack.load import steady_load
+from tests.stack.stack import REPOSITORY, Stack, poll, running_with_ca
 
 COUNT = 1000
 PATIENCE_SECONDS = 60
@@ -27,7 +25,8 @@ QUIET_SECONDS = 20
 # Each HTTP/2 connection asks so often, and is kept for a minute.
 HTTP2_SECONDS = 30
 HTTP2_RATE = 0.2
-APP = {"APP_DIR": "tests/foreign/pages"}
+# Requests a second of others.
+RATE = 50
 
 
 class WebSockets:
@@ -46,7 +45,7 @@ class WebSockets:
         told: dict[str, Any] = json.loads(stdout.readline())
         return told
 
-    def settle(self, count: int) -> dict[str, Any]:
+    def settle(self, count: int = COUNT) -> dict[str, Any]:
         """Ask until so many are open, or a minute has passed."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while (told := self.ask())["open"] < count and time.monotonic() < deadline:
@@ -55,64 +54,98 @@ class WebSockets:
 
 
 @contextmanager
-def web_sockets(load: Client, addresses: int) -> Iterator[WebSockets]:
-    """Keep a thousand open, from so many addresses."""
-    command = ["python3", "/client/sockets.py", "wss://localhost/echo", f"{COUNT}", f"{addresses}"]
-    with load.talking(*command) as process:
-        yield WebSockets(process)
+def beside(stack: Stack, *command: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run a client in the network namespace of Traefik, started anew as all that it asks."""
+    stack.compose("restart", "--timeout=1", "traefik", "api")
+    poll("the app", lambda: stack.answers("/"))
+    time.sleep(2)  # what a start needs is not at rest yet
+    print(f"at rest: {memory(stack)}")
+    (traefik,) = stack.containers("traefik")
+    run = ["docker", "run", "--rm", "--init", "--interactive"]
+    run += [f"--network=container:{traefik['Id']}", client.IMAGE, *command]
+    with subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.communicate(timeout=PATIENCE_SECONDS)
 
 
 @contextmanager
-def fresh(stack: Project) -> Iterator[Client]:
-    """Start a stack, with a client beside it."""
-    stack.up()
-    try:
-        time.sleep(1)  # what a start needs is not at rest yet
-        with client.beside(stack.peer, stack.containers()) as load:
-            print(f"at rest: {memory(stack)}")
-            yield load
-    finally:
-        stack.stop()
+def web_sockets(stack: Stack, addresses: int) -> Iterator[WebSockets]:
+    """Keep a thousand open, from so many addresses."""
+    url = f"wss://{stack.domain}/echo"
+    with beside(stack, "python3", "/client/sockets.py", url, f"{COUNT}", f"{addresses}") as process:
+        yield WebSockets(process)
 
 
-def memory(stack: Project) -> str:
-    """Say what the stack's containers hold."""
-    found = [one for one in stack.containers() if one.service in {"api", "traefik"}]
-    return ", ".join(f"{one.service} {one.cgroup.memory_mib():.0f} MiB" for one in found)
+def memory(stack: Stack) -> str:
+    """Say what the replica and Traefik hold, and how often they have started anew."""
+    said = []
+    for service in ("api", "traefik"):
+        for one in stack.containers(service):
+            mib = Cgroup(one["Name"], one["State"]["Pid"]).memory_mib()
+            killed = ", killed" * one["RestartCount"]
+            said.append(f"{service} {mib:.0f} MiB{killed}")
+    return ", ".join(said)
 
 
-def measure_web_sockets(stack: Project) -> None:
-    """Open them, leave them alone, and deploy."""
-    with fresh(stack) as load, web_sockets(load, 1) as one_address:
-        time.sleep(3)
-        print(f"WebSockets from one address: {one_address.ask()}; {memory(stack)}")
-    with fresh(stack) as load, web_sockets(load, COUNT) as clients:
+def cpu_seconds(stack: Stack, service: str) -> float:
+    """Return the processor time of a service's one container."""
+    (container,) = stack.containers(service)
+    return Cgroup(container["Name"], container["State"]["Pid"]).cpu_seconds()
+
+
+@contextmanager
+def others(stack: Stack) -> Iterator[None]:
+    """Have others ask meanwhile, and say what they lost."""
+    with steady_load(stack, rate=RATE) as load:
+        yield
+    print(
+        f"  of {len(load.outcomes)} requests of others: {load.why()}, {load.slowest:.1f} s at most"
+    )
+
+
+def open_many(stack: Stack) -> None:
+    """Open WebSockets, leave them alone, and deploy."""
+    with web_sockets(stack, 1) as sockets:
+        time.sleep(5)
+        print(f"WebSockets from one address: {sockets.ask()}\n  {memory(stack)}")
+    with web_sockets(stack, COUNT) as sockets:
         began = time.monotonic()
-        told = clients.settle(COUNT)
-        print(f"WebSockets from {COUNT}: {told} in {time.monotonic() - began:.1f} s")
-        print(f"  then: {memory(stack)}")
-        containers = stack.containers()
-        before = cpu(containers)
+        with others(stack):
+            told = sockets.settle()
+            print(f"WebSockets from {COUNT}: {told} in {time.monotonic() - began:.1f} s")
+        print(f"  {memory(stack)}")
+        before = {name: cpu_seconds(stack, name) for name in ("traefik", "api")}
         time.sleep(QUIET_SECONDS)
-        used = {name: (now - before[name]) / QUIET_SECONDS for name, now in cpu(containers).items()}
-        print(f"  quiet, of a core: proxy {used['proxy']:.1%}, api {used['api']:.1%}")
-        print(f"  then: {memory(stack)}")
-        # A setting that only replicas have, so that they are replaced.
-        environment = {**os.environ, **stack.environment, "MAX_IN_FLIGHT": "251"}
-        deploy = [sys.executable, "-m", "ops.deploy"]
+        for name, used in before.items():
+            share = (cpu_seconds(stack, name) - used) / QUIET_SECONDS
+            print(f"  quiet, {name}: {share:.1%} of a core")
+        print(f"  {memory(stack)}")
+        stack.environment["MAX_IN_FLIGHT"] = "251"  # so that there is something to deploy
         began = time.monotonic()
-        subprocess.run(deploy, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=True)
-        print(f"a deploy: {time.monotonic() - began:.1f} s; {clients.settle(COUNT)}")
-        print(f"  then: {memory(stack)}")
+        with others(stack):
+            stack.run("make", "deploy")
+            print(f"a deploy: {time.monotonic() - began:.1f} s, {sockets.settle()}")
+        print(f"  {memory(stack)}")
 
 
-def measure_http2(stack: Project) -> None:
+def open_many_at_a_small_server(stack: Stack) -> None:
+    """The same, with the Traefik that `make up` gives a server of 1 GB."""
+    stack.environment |= {"TRAEFIK_MEMORY": "152m", "TRAEFIK_HEAP": "104MiB"}
+    stack.compose("up", "--detach", "--wait", "--no-deps", "traefik")
+    with web_sockets(stack, COUNT) as sockets:
+        print(f"with a Traefik of 152 MiB: {sockets.settle()}\n  {memory(stack)}")
+
+
+def keep_http2(stack: Stack) -> None:
     """Keep connections that ask now and then."""
     command = ["h2load", f"--clients={COUNT}", f"--rps={HTTP2_RATE}"]
-    command += [f"--duration={HTTP2_SECONDS}", "https://localhost/"]
-    with fresh(stack) as load, load.talking(*command) as process:
-        time.sleep(HTTP2_SECONDS * 2 / 3)
-        print(f"HTTP/2 connections: {memory(stack)}")
+    command += [f"--duration={HTTP2_SECONDS}", "--connect-to=127.0.0.1:443"]
+    with beside(stack, *command, f"https://{stack.domain}/") as process:
+        with others(stack):
+            time.sleep(HTTP2_SECONDS * 2 / 3)
+            print(f"HTTP/2 connections: {memory(stack)}")
         said, _ = process.communicate()
         for line in said.splitlines():
             if line.startswith(("finished", "requests", "status")):
@@ -121,13 +154,20 @@ def measure_http2(stack: Project) -> None:
 
 def main() -> None:
     """Measure and print."""
-    stack = Project(berth(1), app=APP)
-    with project.leaving_nothing():
-        images.ensure([stand_in.BASE])
-        client.build()
-        stack.compose("build", "--quiet")
-        measure_web_sockets(stack)
-        measure_http2(stack)
+    client.build()
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        running_with_ca(
+            "berth-bench-connections",
+            Path(scratch),
+            scale=1,
+            APP_DIR=str(REPOSITORY / "tests/foreign/pages"),
+            CLIENT_IN_FLIGHT="300",
+        ) as stack,
+    ):
+        open_many(stack)
+        keep_http2(stack)
+        open_many_at_a_small_server(stack)
 
 
 if __name__ == "__main__":

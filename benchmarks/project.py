@@ -38,22 +38,15 @@ class Container:
 
 @dataclass
 class Project:
-    """The Compose project, as one peer has it.
-
-    Attributes:
-        peer: Who serves.
-        app: The variables of another app than the example.
-    """
+    """The Compose project, as one peer has it."""
 
     peer: Peer
-    app: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """What a user would write into .env, whose own stays out of it."""
-        return {
+    def compose(self, *arguments: str) -> str:
+        """Run a `docker compose` command for this peer; a user's own .env stays out of it."""
+        settings = {
             "COMPOSE_DISABLE_ENV_FILE": "1",
             "COMPOSE_PROJECT_NAME": NAME,
             "COMPOSE_FILE": self.peer.compose_files,
@@ -65,11 +58,8 @@ class Project:
             "BIND_ADDRESS": "127.0.0.1",
             "HTTP_PORT": str(self.http_port),
             "HTTPS_PORT": str(self.port),
-        } | self.app
-
-    def compose(self, *arguments: str) -> str:
-        """Run a `docker compose` command for this peer."""
-        return docker("compose", "--progress=quiet", *arguments, environment=self.environment)
+        }
+        return docker("compose", "--progress=quiet", *arguments, environment=settings)
 
     def configuration(self, service: str) -> dict[str, Any]:
         """What Compose makes of a service."""

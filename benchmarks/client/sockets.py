@@ -45,6 +45,8 @@ class Clients:
                     connection = await connect(
                         self.url,
                         ssl=self.trust,
+                        host="127.0.0.1",
+                        port=443,
                         local_addr=(address, 0),
                         compression=None,
                         open_timeout=PATIENCE_SECONDS,
