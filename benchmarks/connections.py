@@ -22,9 +22,12 @@ from tests.stack.stack import REPOSITORY, Stack, poll, running_with_ca
 COUNT = 1000
 PATIENCE_SECONDS = 60
 QUIET_SECONDS = 20
-# Each HTTP/2 connection asks so often, and is kept for a minute.
-HTTP2_SECONDS = 30
+# HTTP/2 connections begin one after the other, at so many a second; each asks so often and so many
+# times, so that all are there after 10 s and none has ended before 25.
+HTTP2_BEGIN = 100
 HTTP2_RATE = 0.2
+HTTP2_REQUESTS = 6
+HTTP2_SECONDS = 20
 # Requests a second of others.
 RATE = 50
 
@@ -140,11 +143,11 @@ def open_many_at_a_small_server(stack: Stack) -> None:
 
 def keep_http2(stack: Stack) -> None:
     """Keep connections that ask now and then."""
-    command = ["h2load", f"--clients={COUNT}", f"--rps={HTTP2_RATE}"]
-    command += [f"--duration={HTTP2_SECONDS}", "--connect-to=127.0.0.1:443"]
+    command = ["h2load", f"--clients={COUNT}", f"--rate={HTTP2_BEGIN}", f"--rps={HTTP2_RATE}"]
+    command += [f"--requests={COUNT * HTTP2_REQUESTS}", "--connect-to=127.0.0.1:443"]
     with beside(stack, *command, f"https://{stack.domain}/") as process:
         with others(stack):
-            time.sleep(HTTP2_SECONDS * 2 / 3)
+            time.sleep(HTTP2_SECONDS)
             print(f"HTTP/2 connections: {memory(stack)}")
         said, _ = process.communicate()
         for line in said.splitlines():
