@@ -55,13 +55,14 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.metrics_port = free_port()
-        ports = {"PORT": str(self.port), "METRICS_PORT": str(self.metrics_port)}
+        own = {"PORT": str(self.port), "METRICS_PORT": str(self.metrics_port)}
+        own["TMPDIR"] = str(log.parent)  # where several processes leave what they have counted
         self.log = log
         with log.open("w") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module],
                 cwd=ROOT,
-                env=os.environ | {"LOG_LEVEL": "debug"} | environment | settings | ports,
+                env=os.environ | {"LOG_LEVEL": "debug"} | environment | settings | own,
                 stdout=output,
                 stderr=output,
             )
