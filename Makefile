@@ -4,7 +4,7 @@
 # environment: neither make nor a shell looks for $(…) in it.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
 	$(eval override export $(name) := $$(value $(name)))$(eval export GIVEN += $(name))))
-.PHONY: help new setup up down dev revision run shell psql logs deploy image rollback doctor advise status maintenance backup verify-backup restore import upgrade-db rotate-secrets sbom test test-swarm chaos bench check
+.PHONY: help new setup up down dev revision run shell psql logs deploy image rollback doctor advise status maintenance backup verify-backup restore import upgrade-db rotate-secrets sbom swarm-deploy swarm-rollback swarm-doctor swarm-down test test-swarm chaos bench check
 
 ifneq ($(and $(HOST),$(filter-out help setup,$(MAKECMDGOALS))),)
 # On another machine, by SSH.
@@ -92,6 +92,18 @@ upgrade-db: ## Bring the database to the version of POSTGRES_IMAGE
 
 rotate-secrets: ## Change the database's passwords without losing a request
 	@python3 -m ops.rotate_secrets
+
+swarm-deploy: ## On three machines: bring IMAGE=…, or the present settings, into service
+	@python3 -m ops.swarm_deploy
+
+swarm-rollback: ## On three machines: go back to the release before, or TO=3
+	@python3 -m ops.swarm_rollback
+
+swarm-doctor: ## On three machines: say what is wrong, and the way out
+	@python3 -m ops.swarm_doctor $(if $(JSON),--json)
+
+swarm-down: ## On three machines: stop everything
+	@python3 -m ops.swarm_down
 
 sbom: ## List what is in the image, as CycloneDX: make sbom > sbom.json
 	@python3 -m ops.sbom

@@ -16,21 +16,6 @@ from ops.stack import SERVICE, Stack
 from ops.terminal import Terminal
 from ops.workers import workers
 
-# What Compose reads after compose.yaml where it is told of no files.
-_NAMES = ("compose.override", "docker-compose.override")
-_OVERRIDES = [f"{name}.{ending}" for name in _NAMES for ending in ("yml", "yaml")]
-
-
-def files() -> str:
-    """Return the Compose files that are read otherwise, and compose.dev.yaml."""
-    asked = dotenv.values(["COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR"])
-    separator = asked["COMPOSE_PATH_SEPARATOR"] or os.pathsep
-    given = asked["COMPOSE_FILE"].split(separator) if asked["COMPOSE_FILE"] else []
-    if not given:
-        there = [name for name in _OVERRIDES if (ROOT / name).exists()]
-        given = ["compose.yaml", *there[:1]]
-    return separator.join(dict.fromkeys([*given, "compose.dev.yaml"]))
-
 
 def dev(terminal: Terminal) -> None:
     """Become Compose, with what it cannot see by itself."""
@@ -60,6 +45,6 @@ def dev(terminal: Terminal) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["files"]:
-        print(files())
+        print(dotenv.compose_file("compose.dev.yaml"))
         sys.exit()
     sys.exit(program.run(dev, "`make dev` starts it"))

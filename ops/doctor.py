@@ -4,17 +4,15 @@ The exit code is 1 when anything is bad, otherwise 0: warnings leave it at 0.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 
 from host.commands import UserError
 from ops import docker
 from ops.checks import data, jobs, machine, network, service
 from ops.facts import Facts
-from ops.finding import Finding, Level, bad, warning
+from ops.finding import Finding, bad, show, warning
 
 Check = Callable[[Facts], Finding]
 
@@ -50,7 +48,6 @@ RUNNING: dict[str, Check] = {
 }
 
 _SECONDS = 8
-_MARKS = {Level.GOOD: "✓", Level.WARNING: "!", Level.BAD: "✗"}
 
 
 def examine() -> dict[str, Finding]:
@@ -82,12 +79,6 @@ def _carry_out(check: Check, facts: Facts) -> Finding:
         return warning(f"not examined: {type(error).__name__}: {error}", "an error of the doctor's")
 
 
-def line(check: str, finding: Finding) -> str:
-    """Return a finding as the operator reads it."""
-    way_out = f"\n              → {finding.way_out}" if finding.way_out else ""
-    return f"{_MARKS[finding.level]} {check:<11} {finding.says}{way_out}"
-
-
 def main() -> int:
     """Examine this machine and the stack.
 
@@ -97,14 +88,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python3 -m ops.doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print a list of findings")
     as_json = parser.parse_args().json
-    found = examine()
-    if as_json:
-        print(
-            json.dumps([{"check": check, **asdict(one)} for check, one in found.items()], indent=2)
-        )
-    else:
-        print("\n".join(line(check, one) for check, one in found.items()))
-    return int(any(one.level is Level.BAD for one in found.values()))
+    return show(examine(), as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping
 from ops.docker import ROOT, compose
 
 _FILE = ROOT / ".env"
+# What Compose reads after compose.yaml where it is told of no files.
+_NAMES = ("compose.override", "docker-compose.override")
+_OVERRIDES = [f"{name}.{ending}" for name in _NAMES for ending in ("yml", "yaml")]
 
 
 def values(names: Iterable[str]) -> dict[str, str]:
@@ -20,6 +23,17 @@ def values(names: Iterable[str]) -> dict[str, str]:
     )
     found: dict[str, str] = json.loads(filled)["services"]["given"]["environment"]
     return found
+
+
+def compose_file(last: str) -> str:
+    """Return what COMPOSE_FILE has to be for a file to be read after those that are otherwise."""
+    asked = values(["COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR"])
+    separator = asked["COMPOSE_PATH_SEPARATOR"] or os.pathsep
+    given = asked["COMPOSE_FILE"].split(separator) if asked["COMPOSE_FILE"] else []
+    if not given:
+        there = [name for name in _OVERRIDES if (ROOT / name).exists()]
+        given = ["compose.yaml", *there[:1]]
+    return separator.join(dict.fromkeys([*given, last]))
 
 
 def given(names: Iterable[str]) -> set[str]:

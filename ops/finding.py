@@ -1,6 +1,8 @@
 """What a check has found."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 
@@ -10,6 +12,9 @@ class Level(StrEnum):
     GOOD = "good"
     WARNING = "warning"
     BAD = "bad"
+
+
+_MARKS = {Level.GOOD: "✓", Level.WARNING: "!", Level.BAD: "✗"}
 
 
 @dataclass(frozen=True)
@@ -43,3 +48,19 @@ def worst(found: list[Finding]) -> Finding:
             if one.level is level:
                 return one
     return good("; ".join(one.says for one in found))
+
+
+def line(check: str, finding: Finding) -> str:
+    """Return a finding as the operator reads it."""
+    way_out = f"\n              → {finding.way_out}" if finding.way_out else ""
+    return f"{_MARKS[finding.level]} {check:<11} {finding.says}{way_out}"
+
+
+def show(found: Mapping[str, Finding], *, as_json: bool) -> int:
+    """Print what was found; return the exit code, 1 if any of it is bad."""
+    if as_json:
+        listed = [{"check": check, **asdict(one)} for check, one in found.items()]
+        print(json.dumps(listed, indent=2))
+    else:
+        print("\n".join(line(check, one) for check, one in found.items()))
+    return int(any(one.level is Level.BAD for one in found.values()))

@@ -9,12 +9,22 @@ from ops.terminal import StopRequested, Terminal
 from ops.workers import workers
 
 
-def run(work: Callable[[Terminal], None], ways_on: str) -> int:
+def on_a_swarm(ways_on: str) -> str:
+    """Say what a program leaves behind that changes a swarm."""
+    return f"the swarm goes on with what it was told; `make swarm-doctor` says what runs, {ways_on}"
+
+
+def run(
+    work: Callable[[Terminal], None],
+    ways_on: str,
+    left_behind: Callable[[str], str] | None = None,
+) -> int:
     """Run a program that Ctrl-C does not break off just anywhere.
 
     Args:
         work: The program.
         ways_on: What to run after it was stopped half-way.
+        left_behind: What says so, with what is left by then; by default, on this machine.
 
     Returns:
         The exit code: 0, 1 after a sentence on standard error, 128 and more after a signal.
@@ -24,7 +34,7 @@ def run(work: Callable[[Terminal], None], ways_on: str) -> int:
     try:
         work(terminal)
     except StopRequested:
-        terminal.complain(f"stopped: {_left_behind(ways_on)}")
+        terminal.complain(f"stopped: {(left_behind or _left_behind)(ways_on)}")
         return terminal.exit_code
     except UserError as error:
         terminal.complain(str(error))

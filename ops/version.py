@@ -66,7 +66,7 @@ def _pulled(name: str, images: Images, base: Image | None, terminal: Terminal) -
             step.found = f"revision {heads}" if heads else "no migrations"
         if not has_this_server(image):
             terminal.say("its server is of another Berth than this checkout")
-        origin = _with_digest(name, found["RepoDigests"])
+        origin = with_digest(name, found["RepoDigests"])
         return images.label(image, origin, base.tag if base else "", terminal)
     finally:
         # Its layers are those of the one with our tag, which goes in its time.
@@ -98,7 +98,7 @@ def _heads(name: str, image: Image) -> str:
         raise UserError(f"IMAGE={name}: it cannot list its migrations: {error}") from None
 
 
-def _with_digest(name: str, digests: list[str]) -> str:
+def with_digest(name: str, digests: list[str]) -> str:
     """Return the name of what was pulled that never means another image."""
     repository = registry.repository(name)
     # Docker leaves out its own registry's name.

@@ -23,7 +23,7 @@ from host.commands import UserError
 from ops import docker, doctor, https, preflight
 from ops.checks import data, machine, network, service
 from ops.facts import Facts
-from ops.finding import Finding, good
+from ops.finding import Finding, good, line
 from ops.stack import Container, Stack, State
 
 LIVE = {
@@ -346,7 +346,7 @@ def test_a_check_that_fails_is_a_line(facts: Facts) -> None:
         raise ZeroDivisionError("by zero")
 
     found = doctor.carry_out({"a": refuses, "b": breaks, "c": lambda _: good("fine")}, facts)
-    assert "\n".join(doctor.line(check, one) for check, one in found.items()) == (
+    assert "\n".join(line(check, one) for check, one in found.items()) == (
         "✗ a           the engine is away\n"
         "! b           not examined: ZeroDivisionError: by zero\n"
         "              → an error of the doctor's\n"

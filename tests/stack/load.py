@@ -19,6 +19,7 @@ import aiohttp
 from tests.stack.stack import Stack
 
 TIMEOUT_SECONDS = 40
+ROWS = "SELECT json_agg(json_build_array(name, id)) FROM items"
 KEPT_ALIVE = 16
 
 
@@ -144,10 +145,13 @@ def http2_load(stack: Stack, became: list[str]) -> Iterator[None]:
 
 def assert_stored_once(stack: Stack, load: Load) -> None:
     """Every POST that was answered 201 has its row, and every row is of one POST that was sent."""
-    query = "SELECT json_agg(json_build_array(name, id)) FROM items"
-    psql = ("psql", "--dbname=berth", "--tuples-only", "--no-align", f"--command={query}")
-    pairs = json.loads(stack.compose("exec", "-T", "db", *psql))
-    rows = dict(pairs)
+    psql = ("psql", "--dbname=berth", "--tuples-only", "--no-align", f"--command={ROWS}")
+    assert_among(json.loads(stack.compose("exec", "-T", "db", *psql)), load)
+
+
+def assert_among(pairs: list[list[str]], load: Load) -> None:
+    """The same of rows that somebody has read."""
+    rows = {name: one for name, one in pairs}  # noqa: C416
     assert len(rows) == len(pairs), "a POST was carried out twice"
     lost = load.acknowledged.items() - rows.items()
     assert not lost, f"acknowledged and lost: {lost}"

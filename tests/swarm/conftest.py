@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from tests.swarm.machines import Machines, running
+from tests.swarm.swarm import Swarm, deployed
 
 # What is run here says the same, whether or not it was make that ran the tests.
 for variable in ("MAKEFLAGS", "MAKELEVEL"):
@@ -17,6 +18,13 @@ def machines() -> Iterator[Machines]:
         yield machines
 
 
+@pytest.fixture(scope="session")
+def swarm(machines: Machines, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
+    """The example in four replicas on them; a test leaves four healthy ones."""
+    with deployed(machines, tmp_path_factory.mktemp("swarm")) as swarm:
+        yield swarm
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Function,
@@ -25,6 +33,7 @@ def pytest_runtest_makereport(
     seen = yield
     if seen.failed:
         for one in item.funcargs.values():
-            if isinstance(one, Machines):
-                seen.sections.append((f"{one.name}, when it failed", one.looks()))
+            machines = one.machines if isinstance(one, Swarm) else one
+            if isinstance(machines, Machines):
+                seen.sections.append((f"{machines.name}, when it failed", machines.looks()))
     return seen

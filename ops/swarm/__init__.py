@@ -1,0 +1,1 @@
+"""What programs for a Docker Swarm share."""
