@@ -14,8 +14,12 @@ import requests
 
 from tests.stack.events import settle
 from tests.stack.stack import CHECKOUT, HERE, Stack, copy_of_repository, docker, image, poll
+from tests.stack.writer import writing
 
 _SERVER, _LAPTOP = (f"berth-test-setup-{kind}-{CHECKOUT}" for kind in ("server", "laptop"))
+LAPTOP = "berth-test-laptop"
+# An option: with this machine's engine.
+ENGINE = "--volume=/var/run/docker.sock:/var/run/docker.sock"
 # Swap is of the kernel, which other containers share: only this part is none of Debian's.
 _MEMORY = "MemTotal: 1000000 kB\nSwapTotal: {} kB\n"
 _SWAPON = f"#!/bin/sh\ncat > /proc/meminfo << END\n{_MEMORY.format(1048572)}END\n"
@@ -38,10 +42,15 @@ class Laptop:
     """Where Berth is, with a key for the server and one network between them.
 
     Attributes:
-        folder: The copy of the repository.
+        stack: What it deploys, from a copy of the repository, as clients reach it.
     """
 
-    folder: Path
+    stack: Stack
+
+    @property
+    def folder(self) -> Path:
+        """The copy."""
+        return self.stack.folder
 
     def run(self, script: str) -> str:
         """Return what a line of shell prints on both outputs, and then its exit code."""
@@ -70,29 +79,32 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     (scratch / "meminfo").write_text(_MEMORY.format(0))
     (scratch / "swapon").write_text(_SWAPON)
     (scratch / "swapon").chmod(0o755)
-    folder = copy_of_repository(scratch)
-    for kind in ("server", "laptop"):
-        tag = f"--tag=berth-test-setup-{kind}"
-        docker("build", "--quiet", f"--target={kind}", tag, str(HERE / "bare"))
+    stack = Stack("berth-test-setup", {}, copy_of_repository(scratch))
+    (stack.folder / ".env").write_text(
+        f"COMPOSE_PROJECT_NAME={stack.project}\nBIND_ADDRESS=0.0.0.0\n"
+    )
+    for kind, tag in {"server": "berth-test-bare", "laptop": LAPTOP}.items():
+        docker("build", "--quiet", f"--target={kind}", f"--tag={tag}", str(HERE / "bare"))
     docker("network", "create", _SERVER)
     try:
         docker(
             *("run", "--detach", "--privileged", "--cgroupns=private", f"--name={_SERVER}"),
             *(f"--network={_SERVER}", "--network-alias=server", "--tmpfs=/run", "--tmpfs=/tmp"),
+            f"--publish=127.0.0.1:{stack.https_port}:443",
             *(
                 f"--volume={scratch}/meminfo:/proc/meminfo",
                 f"--volume={scratch}/swapon:/sbin/swapon",
             ),
-            "berth-test-setup-server",
+            "berth-test-bare",
         )
         docker(
             *("run", "--detach", "--init", f"--name={_LAPTOP}", f"--network={_SERVER}"),
-            *(f"--volume={folder}:/berth", "berth-test-setup-laptop", "sleep", "infinity"),
+            *(f"--volume={stack.folder}:/berth", ENGINE, LAPTOP, "sleep", "infinity"),
         )
         poll("its sshd", lambda: there("systemctl is-active ssh") == "active")
         there("mkdir -p /etc/docker /etc/berth/firewall.d /root/.ssh")
         there("""echo '{"max-concurrent-downloads": 2}' > /etc/docker/daemon.json""")
-        laptop = Laptop(folder)
+        laptop = Laptop(stack)
         laptop.run("ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519")
         laptop.run("ssh-keyscan server > ~/.ssh/known_hosts")
         key = docker("exec", _LAPTOP, "cat", "/root/.ssh/id_ed25519.pub")
@@ -101,6 +113,8 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     finally:
         docker("rm", "--force", "--volumes", _SERVER, _LAPTOP)
         docker("network", "rm", _SERVER)
+        stack.environment |= {"COMPOSE_DISABLE_ENV_FILE": "1"}
+        stack.down()
 
 
 def publish(port: int) -> None:
@@ -232,32 +246,27 @@ def test_ordinary_user_prepares_by_sudo(laptop: Laptop) -> None:
     assert laptop.setup(host="admin@server").endswith("there is nothing to do\n0")
 
 
-@pytest.fixture
-def site(laptop: Laptop) -> Iterator[Stack]:
-    """A stack on the server, all of whose requests are logged."""
-    stack = Stack("berth-test-setup", {"BIND_ADDRESS": "0.0.0.0"}, laptop.folder)  # noqa: S104
-    stack.environment |= {"HTTP_PORT": "80", "HTTPS_PORT": "443"}
+def test_app_is_deployed_to_what_was_bare(laptop: Laptop) -> None:
+    """From where nothing but Berth is; and what comes next costs no request."""
+    there("docker rm --force web8080")
+    names = " ".join(image(name) for name in ("traefik", "postgres", "haproxy"))
+    laptop.stack.run("bash", "-c", f"docker save {names} | docker exec -i {_SERVER} docker load")
+    said = laptop.run("make deploy HOST=deploy@server")
+    assert "  + berth/compose.yaml\n" in said
+    assert said.endswith("0"), said
+    poll("the first answer", laptop.stack.answers)
+    before = laptop.stack.get("/version").text
     routes = laptop.folder / "app" / "main.py"
     routes.write_text(f"{routes.read_text()}{_TALKATIVE}")
-    there("docker rm --force web8080")
-    try:
-        stack.compose("build", "api")
-        names = " ".join(
-            [
-                *(image(name) for name in ("traefik", "postgres", "haproxy")),
-                f"{stack.project}-api:current",
-            ]
-        )
-        stack.run("bash", "-c", f"docker save {names} | docker exec -i {_SERVER} docker load")
-        docker("cp", str(laptop.folder), f"{_SERVER}:/srv")
-        settings = " ".join(f"{name}={value}" for name, value in stack.environment.items())
-        there(f"cd /srv/{laptop.folder.name} && {settings} docker compose up --detach --wait")
-        yield stack
-    finally:
-        stack.down()
+    with writing(laptop.stack, "second") as writer:
+        said = laptop.run("make deploy HOST=deploy@server")
+        writer.await_more()
+    assert said.endswith("0"), said
+    assert not writer.refused
+    assert laptop.stack.get("/version").text != before
 
 
-def test_engine_that_restarts_loses_no_request(site: Stack) -> None:
+def test_engine_that_restarts_loses_no_request(laptop: Laptop) -> None:
     """Neither while it is away, when nobody reads what is logged, nor as it comes back."""
     address = f"https://{there('hostname -i').split()[0]}"
     there(f"mkdir {Path(_SLOW).parent}")
@@ -267,7 +276,7 @@ def test_engine_that_restarts_loses_no_request(site: Stack) -> None:
     def ask() -> None:
         while not ended.is_set():
             try:
-                with site.session() as session:
+                with laptop.stack.session() as session:
                     became[session.get(f"{address}/none", timeout=_AWAY_SECONDS).status_code] += 1
             except requests.RequestException as error:
                 became[str(error)] += 1
