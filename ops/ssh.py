@@ -16,6 +16,11 @@ from ops.docker import tail
 
 # What ssh takes: [user@]host, or ssh://[user@]host[:port].
 _DESTINATION = re.compile(r"(ssh://)?([\w.-]+@)?\w[\w.:-]*", re.ASCII)
+# It may say nothing for 45 s: then it is given up.
+_MASTER = (
+    *("-o", "ControlMaster=yes", "-o", "ConnectTimeout=15"),
+    *("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=2"),
+)
 # ssh ends with it where the connection failed, rather than the command.
 _NO_CONNECTION = 255
 
@@ -46,13 +51,13 @@ class Server:
             )
         _check_keys_are_checked(destination)
         with tempfile.TemporaryDirectory(prefix="berth-") as folder:
-            # A connection that is cut is noticed after 45 s.
-            options = ("-o", f"ControlPath={folder}/%C", "-o", "ServerAliveInterval=15")
-            server = cls(destination, options)
+            options = ("-o", f"ControlPath={folder}/line")
+            # Without the one connection there is none, rather than one more that nobody times.
+            server = cls(destination, (*options, "-o", "ProxyCommand=false"))
             # A file: what stays in the background keeps its standard error open.
             with (Path(folder) / "said").open("w+") as said:
-                master = ("ssh", *options, "-o", "ControlMaster=yes", "-o", "ConnectTimeout=15")
-                if subprocess.call([*master, "-fN", "--", destination], stderr=said):
+                master = ("ssh", *options, *_MASTER, "-fN", "--", destination)
+                if subprocess.call(master, stderr=said):
                     said.seek(0)
                     raise UserError(f"cannot log in to {destination}: {tail(said.read(), 3)}")
             try:
@@ -118,7 +123,7 @@ class Server:
         if status == _NO_CONNECTION:
             raise UserError(
                 f"the connection to {self.destination} ended: what serves there is whole, and the "
-                f"same command goes on from there. {tail(said, 1)}".rstrip()
+                "same command goes on from there"
             )
         if status:
             raise UserError(f"{self.destination}: {tail(said, 5)}")
