@@ -28,6 +28,13 @@ _VERSION = "APP_VERSION"
 _PROGRAM = "_berth.server"
 _MOMENT = "%Y%m%d-%H%M%S"
 _TAG = re.compile(r"\d{8}-\d{6}(-[0-9a-f]{7,}(-dirty)?)?")
+# What a build says that does not suit its builder, and the way out.
+_UNFIT = {
+    "Multi-platform build is not supported": "this builder makes images for one platform at a "
+    "time: `docker buildx create --use` makes one for several, as in PLATFORMS",
+    "exec format error": "a program in it is not for this machine's processor: for others, as in "
+    "PLATFORMS, install qemu-user-static, or build on a machine of their kind",
+}
 
 
 @dataclass(frozen=True)
@@ -139,10 +146,17 @@ def renewed_tag(now: datetime, tag: str) -> str:
     return now.astimezone(UTC).strftime(_MOMENT) + (commit or "")
 
 
+def _service(name: str, version: str, build: dict[str, Any]) -> dict[str, Any]:
+    """Describe to Compose an image to build, which says what version it is."""
+    arguments = {**build.get("args", {}), _VERSION: version}
+    return {"image": name, "build": {**build, "args": arguments}}
+
+
 def explain(log: str) -> str:
     """Return why an image does not build: in the words of its build, or with the log's end."""
     # BuildKit puts a number, or a time, before each line.
     said = re.findall(rf"^\s*(?:#\d+ )?(?:[\d.]+ )?{MARK}(.+)$", log, re.MULTILINE)
+    said += [way_out for words, way_out in _UNFIT.items() if words in log]
     if said:
         return f"the image does not build: {said[-1]}"
     return f"the image does not build:\n  {tail(log)}"
@@ -203,23 +217,36 @@ class Images:
         with terminal.step(f"building {tag}: {image.name} with this Berth's server"):
             return self._build(tag, build, image.tag, terminal)
 
-    def build_for_others(self, name: str, version: str, cache: str, terminal: Terminal) -> None:
+    def build_for_others(
+        self, name: str, version: str, cache: str, platforms: list[str], terminal: Terminal
+    ) -> None:
         """Build this tree's image under a name of a registry's.
 
         Args:
             name: What to call it.
             version: What it says that it is.
             cache: The name of an image with layers that need not be built again.
+            platforms: What to build it for, and push at once, under both names: no engine need
+                be able to keep it. If there are none, it is for this machine, and stays here.
             terminal: Who may give it up.
 
         Raises:
             UserError: It does not build; the sentence ends with the last lines of the build.
             StopRequested: Somebody wants to stop.
         """
+        if platforms and own_build(self._stack.service(SERVICE)["build"]):
+            raise UserError(
+                "PLATFORMS: what APP_DOCKERFILE builds is for this machine alone: build on a "
+                "machine of each kind"
+            )
         build = self.ready_build(terminal)
         # With every builder and every store of images, where others cannot keep a cache.
         build |= {"cache_from": [f"type=registry,ref={cache}"], "cache_to": ["type=inline"]}
-        self._made(name, version, build, terminal)
+        if not platforms:
+            self._made(name, version, build, terminal)
+            return
+        build |= {"platforms": platforms, "tags": [cache]}
+        self._compose_build(_service(name, version, build), terminal, "--push")
 
     def label(self, image: Image, origin: str, replaces: str, terminal: Terminal) -> Image:
         """Give a pulled image an immutable tag, and say by labels where it is from.
@@ -264,18 +291,24 @@ class Images:
         return self._made(self.reference(tag), tag, {**build, "labels": labels}, terminal)
 
     def _made(self, name: str, version: str, build: dict[str, Any], terminal: Terminal) -> Image:
-        arguments = {**build.get("args", {}), _VERSION: version}
-        self._compose_build({"image": name, "build": {**build, "args": arguments}}, terminal)
+        self._compose_build(_service(name, version, build), terminal)
         image = self.find(name)
         if image is None:
             raise UserError(f"the build ended well but left no image {name}")
         return image
 
-    def _compose_build(self, service: dict[str, Any], terminal: Terminal) -> None:
+    def _compose_build(self, service: dict[str, Any], terminal: Terminal, *options: str) -> None:
         project = {"name": self._stack.project, "services": {SERVICE: service}}
         try:
             compose(
-                *("--progress=plain", "--project-directory=.", "--file=-", "build", SERVICE),
+                *(
+                    "--progress=plain",
+                    "--project-directory=.",
+                    "--file=-",
+                    "build",
+                    *options,
+                    SERVICE,
+                ),
                 stdin=json.dumps(project),
                 given_up_by=terminal,
                 merged=True,

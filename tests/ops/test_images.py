@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from ops.images import REPLACES, Image, from_inspect, new_tag, renewed_tag, tags_in
+from ops.images import REPLACES, Image, explain, from_inspect, new_tag, renewed_tag, tags_in
 
 REPOSITORY = "berth-api"
 
@@ -57,3 +57,9 @@ def test_a_layer_or_a_label_is_content() -> None:
     """A changed file or a changed Dockerfile is worth a deploy."""
     assert not image().has_content_of(image(layer="sha256:b"))
     assert not image().has_content_of(image(label="x"))
+
+
+def test_a_build_for_another_processor_says_what_it_lacks() -> None:
+    """As BuildKit has it where nothing emulates that one."""
+    log = "#9 [tools 1/1] RUN python -Im venv /tools\n#9 0.190 exec /bin/sh: exec format error"
+    assert explain(log).endswith("install qemu-user-static, or build on a machine of their kind")

@@ -47,7 +47,7 @@ def repository(registry_port: int) -> str:
 def stack(tmp_path_factory: pytest.TempPathFactory, registry_port: int) -> Iterator[Stack]:
     """A server that is logged in and has no app's folder; nothing runs yet."""
     scratch = tmp_path_factory.mktemp("image")
-    known = base64.b64encode(b"berth:secret").decode()
+    known = base64.b64encode(f"berth:{registries.PASSWORD}".encode()).decode()
     logins = {"auths": {f"127.0.0.1:{registry_port}": {"auth": known}}}
     (scratch / "docker").mkdir()
     (scratch / "docker/config.json").write_text(json.dumps(logins))
@@ -72,8 +72,15 @@ class Version:
 
 @pytest.fixture(scope="module")
 def built(stack: Stack, repository: str) -> dict[str, Version]:
-    """Two versions, by their tags; they are in the registry, and not on this machine."""
-    return {tag: build(stack, f"{repository}:{tag}") for tag in ("1", "2")}
+    """Two versions, by their tags; they are in the registry, and not on this machine.
+
+    The second is pushed by what builds it, as one for several platforms is.
+    """
+    ours = docker("version", "--format={{.Server.Os}}/{{.Server.Arch}}")
+    return {
+        "1": build(stack, f"{repository}:1"),
+        "2": build(stack, f"{repository}:2", f"PLATFORMS={ours}"),
+    }
 
 
 @pytest.fixture
@@ -84,10 +91,10 @@ def serving(stack: Stack, repository: str, built: dict[str, Version]) -> None:
         stack.run("make", "up", f"IMAGE={repository}:1")
 
 
-def build(stack: Stack, name: str) -> Version:
+def build(stack: Stack, name: str, *options: str) -> Version:
     """Build a version of its own where the app is, and push it."""
     (stack.folder / "app/changed.py").write_text(f"# {name}\n")
-    stack.run("make", "image", "APP_DIR=.", f"PUSH={name}")
+    stack.run("make", "image", "APP_DIR=.", f"PUSH={name}", *options)
     (found,) = json.loads(docker("image", "inspect", name))
     docker("image", "rm", name)
     variables = dict(one.split("=", 1) for one in found["Config"]["Env"])
@@ -189,6 +196,15 @@ def test_what_cannot_be_pulled_or_run_changes_nothing(
     assert f"serves: `make deploy IMAGE={repository}:2` replaces it" in refused.stderr
     assert (stack.healthy(), images(stack), listed(f"{stack.project}-api")) == before
     assert listed(repository) == []
+
+
+def test_platforms_that_a_builder_cannot_have_are_refused(stack: Stack, repository: str) -> None:
+    """As Docker's own builder, with its own store of images."""
+    wanted = ("APP_DIR=.", f"PUSH={repository}:3", "PLATFORMS=linux/amd64,linux/arm64")
+    refused = stack.run("make", "image", *wanted, check=False)
+    assert "this builder makes images for one platform at a time" in refused.stderr
+    refused = stack.run("make", "image", *wanted, "APP_DOCKERFILE=README.md", check=False)
+    assert "berth: PLATFORMS: what APP_DOCKERFILE builds is for this machine" in refused.stderr
 
 
 def test_a_registry_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
