@@ -11,7 +11,9 @@ from tests.ports import free_port
 from tests.stack.stack import HERE, docker, poll
 
 IMAGE = "berth-test-registry"
-# Options of one that wants a log-in, as user `berth` with the password `secret`.
+# Of the user `berth`.
+PASSWORD = "kept-to-yourself"
+# Options of one that wants a log-in.
 LOG_IN = (
     "--env=REGISTRY_AUTH_HTPASSWD_PATH=/etc/docker/registry/htpasswd",
     "--env=REGISTRY_AUTH_HTPASSWD_REALM=berth",
@@ -32,11 +34,18 @@ def forget(port: int) -> None:
 
 
 @contextmanager
-def serving(port: int, *options: str) -> Iterator[None]:
-    """Run a registry."""
+def serving(port: int, *options: str, within: str = "") -> Iterator[None]:
+    """Run a registry.
+
+    Args:
+        port: Where, on 127.0.0.1.
+        options: Of its container.
+        within: A container that has the port published, and finds the registry there itself.
+    """
+    where = f"--network=container:{within}" if within else f"--publish=127.0.0.1:{port}:{port}"
     container = docker(
-        *("run", "--detach", f"--publish=127.0.0.1:{port}:5000", "--tmpfs=/tmp:mode=1777"),
-        *(*options, IMAGE),
+        *("run", "--detach", where, f"--env=REGISTRY_HTTP_ADDR=:{port}"),
+        *("--tmpfs=/tmp:mode=1777", *options, IMAGE),
     )
 
     def answers() -> bool:

@@ -14,23 +14,31 @@ POSTGRES_IMAGE = os.environ.get("POSTGRES_IMAGE") or "postgres:18.6"
 
 @pytest.fixture(scope="package")
 def database() -> Iterator[None]:
-    """A new PostgreSQL with the newest schema, which Docker runs for as long as the tests do."""
-    container = docker(
-        *("run", "--detach", "--publish=127.0.0.1::5432"),
-        *("--env=POSTGRES_PASSWORD=test", POSTGRES_IMAGE, "-c", "fsync=off"),
-    )
+    """A new PostgreSQL with the newest schema.
+
+    It is what CI has at TEST_PGHOST, or else Docker runs one for as long as the tests do.
+    """
+    host, port, container = os.environ.get("TEST_PGHOST"), "5432", ""
+    if not host:
+        container = docker(
+            *("run", "--detach", "--publish=127.0.0.1::5432"),
+            *("--env=POSTGRES_PASSWORD=test", POSTGRES_IMAGE, "-c", "fsync=off"),
+        )
+        host, port = docker("port", container, "5432").splitlines()[0].rsplit(":", 1)
     try:
         with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("PGHOST", "127.0.0.1")
-            environment.setenv("PGPORT", docker("port", container, "5432").rpartition(":")[2])
+            environment.setenv("PGHOST", host)
+            environment.setenv("PGPORT", port)
             environment.setenv("PGDATABASE", "postgres")
             environment.setenv("PGUSER", "postgres")
             environment.setenv("PGPASSWORD", "test")
-            wait(container)
+            if container:
+                wait(container)
             alembic("upgrade", "head")
             yield
     finally:
-        docker("rm", "--force", "--volumes", container)
+        if container:
+            docker("rm", "--force", "--volumes", container)
 
 
 @pytest.fixture(scope="package")

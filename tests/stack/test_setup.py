@@ -13,13 +13,11 @@ import pytest
 import requests
 
 from tests.stack.events import settle
+from tests.stack.runner import ENGINE, LAPTOP
 from tests.stack.stack import CHECKOUT, HERE, Stack, copy_of_repository, docker, image, poll
 from tests.stack.writer import writing
 
 _SERVER, _LAPTOP = (f"berth-test-setup-{kind}-{CHECKOUT}" for kind in ("server", "laptop"))
-LAPTOP = "berth-test-laptop"
-# An option: with this machine's engine.
-ENGINE = "--volume=/var/run/docker.sock:/var/run/docker.sock"
 # Swap is of the kernel, which other containers share: only this part is none of Debian's.
 _MEMORY = "MemTotal: 1000000 kB\nSwapTotal: {} kB\n"
 _SWAPON = f"#!/bin/sh\ncat > /proc/meminfo << END\n{_MEMORY.format(1048572)}END\n"
@@ -255,7 +253,7 @@ def test_app_is_deployed_to_what_was_bare(laptop: Laptop) -> None:
     assert "  + berth/compose.yaml\n" in said
     assert said.endswith("0"), said
     poll("the first answer", laptop.stack.answers)
-    before = laptop.stack.get("/version").text
+    before = laptop.stack.get("/version").json()["version"]
     routes = laptop.folder / "app" / "main.py"
     routes.write_text(f"{routes.read_text()}{_TALKATIVE}")
     with writing(laptop.stack, "second") as writer:
@@ -263,7 +261,7 @@ def test_app_is_deployed_to_what_was_bare(laptop: Laptop) -> None:
         writer.await_more()
     assert said.endswith("0"), said
     assert not writer.refused
-    assert laptop.stack.get("/version").text != before
+    assert laptop.stack.get("/version").json()["version"] != before
 
 
 def test_engine_that_restarts_loses_no_request(laptop: Laptop) -> None:
