@@ -21,8 +21,9 @@ LONG = (
 # One worker has them all, and with them the session's stack: Docker has addresses for six stacks.
 SHARING = (
     *("test_advise", "test_commands", "test_doctor", "test_https", "test_maintenance"),
-    *("test_security_containers", "test_security_docker", "test_security_secrets"),
-    *("test_security_supply", "test_security_tls", "test_start", "test_status"),
+    *("test_security_containers", "test_security_docker", "test_security_edge"),
+    *("test_security_secrets", "test_security_supply", "test_security_tls"),
+    *("test_start", "test_status"),
 )
 # They measure what neighbours would add to, such as lost requests, or harm what all have in common,
 # such as the engine: one worker has them, at the end, when all others are done.
