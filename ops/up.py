@@ -132,6 +132,10 @@ def roll_out(
     rollout = Rollout(stack, images, terminal, service.replicas)
     if rollout.stale(image):
         rollout.check_memory()
+        if not stack.database_is_elsewhere and not running(stack.containers("db")):
+            # It was elsewhere until now.
+            with terminal.step("starting the database"):
+                compose("up", "--detach", "--wait", "db", given_up_by=terminal)
         one_shots.migrate(stack, images, image, terminal)
         rollout.to(image, base=service.image)
 
