@@ -264,8 +264,11 @@ def test_app_is_deployed_to_what_was_bare(laptop: Laptop) -> None:
     assert laptop.stack.get("/version").json()["version"] != before
 
 
-def test_engine_that_restarts_loses_no_request(laptop: Laptop) -> None:
-    """Neither while it is away, when nobody reads what is logged, nor as it comes back."""
+def test_engine_that_restarts_has_no_client_refused(laptop: Laptop) -> None:
+    """Neither while it is away, when nobody reads what is logged, nor as it comes back.
+
+    Replicas that run for over a minute are `starting` then for up to four seconds: not shown here.
+    """
     address = f"https://{there('hostname -i').split()[0]}"
     there(f"mkdir {Path(_SLOW).parent}")
     there(f"printf '[Service]\\nExecStartPre=sleep {_AWAY_SECONDS}\\n' > {_SLOW}")
