@@ -46,11 +46,11 @@ class Elsewhere:
     authority: Authority
 
     def url(self, **changed: str) -> str:
-        """Return the URL of both, with another `password` or other `hosts`."""
+        """Return the URL of both, with another `password`, other `hosts` or another `name`."""
         hosts = ",".join(f"{self.address}:{port}" for port in self.ports)
         password = changed.get("password", "p%40ss%2Fword")
         login = f"postgresql://shop:{password}@{changed.get('hosts', hosts)}"
-        return f"{login}/shop?target_session_attrs=read-write\n"
+        return f"{login}/{changed.get('name', 'shop')}?target_session_attrs=read-write\n"
 
     def start(self) -> None:
         """Start the primary, then its standby, and have each write wait for it."""
@@ -345,3 +345,24 @@ def metrics(stack: Stack) -> dict[str, float]:
     lines = [one for one in done.stdout.splitlines() if one.startswith("pg_")]
     pairs = (one.rpartition(" ")[::2] for one in lines)
     return {"pg_up": -1} | {name: float(value) for name, value in pairs}
+
+
+def test_a_database_that_was_here_moves_there(stack: Stack, elsewhere: Elsewhere) -> None:
+    """By the steps of the documentation; and before that, one elsewhere is left for one here."""
+    here = ("env", "DATABASE_URL_FILE=", "DATABASE_CA=")
+    stack.run(*here, "make", "up")
+    assert stack.get("/items").json()["items"] == []
+    with stack.session() as session:
+        made = session.post(stack.url("/items"), json={"name": "moved"}, timeout=10)
+    stack.run(*here, "make", "maintenance", "ON=1")
+    assert stack.get("/items").status_code == 503
+    dump = ("pg_dump", "--dbname=berth", "--no-owner", "--no-privileges")
+    stack.run(*here, "sh", "-c", f"docker compose exec -T db {' '.join(dump)} > shop.sql")
+    elsewhere.sql(0, "CREATE DATABASE moved OWNER shop")
+    (stack.folder / "secrets/DATABASE_URL").write_text(elsewhere.url(name="moved"))
+    stack.run("sh", "-c", "make psql < shop.sql")
+    stack.run("make", "up")
+    stack.run("make", "maintenance", "OFF=1")
+    assert stack.get(f"/items/{made.json()['id']}").json()["name"] == "moved"
+    assert elsewhere.sql(0, "SELECT name FROM items", "moved") == "moved"
+    assert "db" not in {one for one in services(stack) if stack.containers(one)}
