@@ -15,7 +15,7 @@ from tests.stack import report
 # These begin first: what takes minutes is not what the others wait for at the end.
 LONG = (
     *("test_foreign", "test_renewal", "test_start", "test_backup", "test_bad_days"),
-    *("test_database_elsewhere", "test_remote", "test_image", "test_bad_input", "test_rotation"),
+    *("test_remote", "test_image", "test_bad_input", "test_rotation"),
     *("test_import", "test_metrics", "test_workers", "test_build", "test_offsite"),
 )
 # One worker has them all, and with them the session's stack: Docker has addresses for six stacks.
@@ -28,8 +28,8 @@ SHARING = (
 # They measure what neighbours would add to, such as lost requests, or harm what all have in common,
 # such as the engine: one worker has them, at the end, when all others are done.
 ALONE = (
-    *("test_deploy", "test_several_apps", "test_setup", "test_small_server"),
-    "test_no_request_lost",
+    *("test_deploy", "test_several_apps", "test_database_elsewhere", "test_setup"),
+    *("test_small_server", "test_no_request_lost"),
 )
 
 
