@@ -12,6 +12,10 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.stack import report
 
+# What is run here says the same, whether or not it was make that ran the tests.
+for variable in ("MAKEFLAGS", "MAKELEVEL"):
+    os.environ.pop(variable, None)
+
 # These begin first: what takes minutes is not what the others wait for at the end.
 LONG = (
     *("test_foreign", "test_renewal", "test_start", "test_backup", "test_bad_days"),

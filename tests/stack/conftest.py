@@ -5,10 +5,6 @@ import pytest
 
 from tests.stack.stack import Stack, running_with_ca
 
-# What is run here says the same, whether or not it was make that ran the tests.
-for variable in ("MAKEFLAGS", "MAKELEVEL"):
-    os.environ.pop(variable, None)
-
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:

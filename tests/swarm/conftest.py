@@ -1,14 +1,9 @@
-import os
 from collections.abc import Generator, Iterator
 
 import pytest
 
 from tests.swarm.machines import Machines, running
 from tests.swarm.swarm import Swarm, deployed
-
-# What is run here says the same, whether or not it was make that ran the tests.
-for variable in ("MAKEFLAGS", "MAKELEVEL"):
-    os.environ.pop(variable, None)
 
 
 @pytest.fixture(scope="session")
