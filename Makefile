@@ -4,7 +4,7 @@
 # environment: neither make nor a shell looks for $(…) in it.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
 	$(eval override export $(name) := $$(value $(name)))$(eval export GIVEN += $(name))))
-.PHONY: help new setup up down dev revision run shell psql logs deploy image rollback doctor advise status maintenance backup verify-backup restore import upgrade-db rotate-secrets sbom swarm-deploy swarm-rollback swarm-doctor swarm-down test test-swarm chaos bench check
+.PHONY: help new setup up down dev trust untrust revision run shell psql logs deploy image rollback doctor advise status maintenance backup verify-backup restore import upgrade-db rotate-secrets sbom swarm-deploy swarm-rollback swarm-doctor swarm-down test test-swarm chaos bench check
 
 ifneq ($(and $(HOST),$(filter-out help setup,$(MAKECMDGOALS))),)
 # On another machine, by SSH.
@@ -33,6 +33,12 @@ dev revision: export COMPOSE_FILE = $(shell python3 -m ops.dev files)
 dev: ## Start for development: reload on save, a database port, debug logs
 	@COMPOSE_PROFILES=metrics python3 -m host
 	@COMPOSE_PROFILES=metrics python3 -m ops.dev
+
+trust: ## Have this machine and its browsers trust https://localhost, and names that end so
+	@python3 -m ops.trust
+
+untrust: ## Take that out of them again
+	@python3 -m ops.trust none
 
 revision: ## Write the next migration from the models: make revision MESSAGE="add prices"
 	docker compose run --rm --user "$$(id -u):$$(id -g)" migrate \

@@ -17,6 +17,8 @@ if [[ -n ${BEHIND:-} && $DOMAIN == localhost ]]; then
     echo "BEHIND=$BEHIND: give a name of its own as DOMAIN, by which $BEHIND knows what to pass on"
     exit 1
 fi
+# is_local: whether a name is every machine's own, which no authority signs.
+is_local() { [[ .${1,,} == *.localhost ]]; }
 names=,$DOMAIN,
 for variable in DOMAINS REDIRECT_DOMAINS; do
     value=${!variable}
@@ -25,17 +27,21 @@ for variable in DOMAINS REDIRECT_DOMAINS; do
         echo "$variable=$value: give bare host names with commas between them, as shop.example.org,*.example.com"
         exit 1
     fi
-    if [[ $DOMAIN == localhost ]]; then
-        echo "$variable=$value: give the first name as DOMAIN; left out, it is localhost, a trial"
-        exit 1
-    fi
     IFS=, read -ra given <<< "$value"
     for one in "${given[@]}"; do
+        if is_local "$DOMAIN" && ! is_local "$one"; then
+            echo "$variable=$value: give the first name as DOMAIN; left out, it is localhost, a trial"
+            exit 1
+        fi
+        if is_local "$one" && ! is_local "$DOMAIN"; then
+            echo "$variable=$value: no authority signs for $one, which is every machine's own: leave it out, or give such a name as DOMAIN"
+            exit 1
+        fi
         if [[ ${names,,} == *",${one,,},"* ]]; then
             echo "$variable=$value: $one is given twice in DOMAIN, DOMAINS and REDIRECT_DOMAINS: once is enough"
             exit 1
         fi
-        if [[ $one == '*.'* && -z $ACME_DNS_PROVIDER ]]; then
+        if [[ $one == '*.'* && -z $ACME_DNS_PROVIDER ]] && ! is_local "$one"; then
             echo "$variable=$value: for a wildcard, authorities want a record in the DNS: give ACME_DNS_PROVIDER, as docs/names-and-proxies.md says"
             exit 1
         fi
@@ -247,6 +253,13 @@ if [[ ! -s users ]]; then
 fi
 if [[ ${1:-} == status ]]; then
     cat password
+fi
+
+# What `make trust` made; it stays, trusted or not, so that Traefik has one as good tomorrow.
+if [[ -f /checkout/localhost/certificate.pem ]]; then
+    cp /checkout/localhost/certificate.pem /certificates/localhost.pem.new
+    chmod 444 /certificates/localhost.pem.new
+    mv /certificates/localhost.pem.new /certificates/localhost.pem
 fi
 
 # Traefik's user owns the store of certificates.

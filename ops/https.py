@@ -15,6 +15,8 @@ _SECONDS = 5
 _POLL_SECONDS = 0.1
 _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 TRAEFIK_DEFAULT = "TRAEFIK DEFAULT CERT"
+# Traefik renews when a third of a usual certificate's life is left; with less, something is wrong.
+LATE = 1 / 4
 
 
 @dataclass(frozen=True)

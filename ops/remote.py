@@ -24,7 +24,10 @@ from ops.terminal import StopRequested, Terminal
 from ops.version import BROUGHT
 
 # What needs what stays here: the app's code, tests, or a file.
-_HERE = ("new", "dev", "revision", "image", "import", "test", "chaos", "bench", "check", "sbom")
+_HERE = (
+    *("new", "dev", "trust", "untrust", "revision", "image", "import", "test", "chaos", "bench"),
+    *("check", "sbom"),
+)
 # What a server needs beside an engine.
 _NEEDED = ("docker", "python3", "make")
 

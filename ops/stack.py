@@ -15,7 +15,7 @@ _LABEL = "com.docker.compose"
 # What services read from the repository when they start, and never again: Compose mounts it, and
 # sees no difference when it changes. The app's server is in its image.
 _READ_AT_START = {
-    "traefik": ("traefik/start.sh", "traefik/dynamic/*"),
+    "traefik": ("traefik/start.sh", "traefik/dynamic/*", "localhost/certificate.pem"),
     "docker-proxy": ("traefik/docker-proxy.cfg",),
     "backup": ("backup/*.sh",),
     "proof": ("backup/*.sh",),
@@ -177,6 +177,11 @@ class Stack:
     def domain(self) -> str:
         """The host name that users type."""
         return str(self.service("traefik")["environment"]["DOMAIN"])
+
+    @property
+    def is_local(self) -> bool:
+        """Whether that is this machine's own name, localhost or one below it, as for a trial."""
+        return f".{self.domain.lower()}".endswith(".localhost")
 
     @property
     def names(self) -> list[str]:

@@ -52,4 +52,10 @@ elif [ -n "${BEHIND:-}" ]; then
     unset TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_HTTPCHALLENGE_ENTRYPOINT
     export TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_TLSCHALLENGE=true
 fi
+
+# What `make trust` made, certificate and key in one.
+certificate=/certificates/localhost.pem
+if [ -s "$certificate" ]; then
+    export LOCALHOST_CERTIFICATE="$certificate"
+fi
 exec traefik

@@ -178,7 +178,7 @@ def clock(facts: Facts) -> Finding:
         return good(f"kept by NTP, to within {error.total_seconds() * 1000:.0f} ms")
     way_out = "`timedatectl set-ntp true`, or install chrony"
     server = network.directory(facts)
-    if facts.stack.domain == network.LOCALHOST:
+    if facts.stack.is_local:
         return warning("no NTP keeps it right", way_out)
     name = urlsplit(server).hostname
     off = seconds_off(server)

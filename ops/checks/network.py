@@ -14,14 +14,11 @@ from ops.docker import docker_log
 from ops.facts import Facts
 from ops.finding import Finding, bad, good, warning, worst
 
-LOCALHOST = "localhost"
 _ACME = "TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_"
 _LETS_ENCRYPT = "api.letsencrypt.org"
 _STAGING = "staging"
 # Names that stand in documentation, and in .env.example.
 _PLACEHOLDERS = (".example.org", ".example.com", ".example.net")
-# Traefik renews when a third of a usual certificate's life is left; here something is wrong.
-_LATE = 1 / 4
 _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - only compared
 
 
@@ -68,12 +65,12 @@ def address(facts: Facts) -> Finding:
     if nobodys := [name for name in facts.stack.names if _is_placeholder(name)]:
         way_out = "take it out of DOMAINS or REDIRECT_DOMAINS in .env"
         return bad(f"{nobodys[0]} is nobody's to have", way_out)
-    if domain == LOCALHOST and not is_loopback:
+    if facts.stack.is_local and not is_loopback:
         way_out = "set DOMAIN in .env, or leave BIND_ADDRESS out"
         return warning(f"{says}: others reach a trial without a certificate", way_out)
     if facts.stack.behind:
         return good(f"DOMAIN={domain} behind {facts.stack.behind}")
-    if domain != LOCALHOST and is_loopback:
+    if is_loopback and not facts.stack.is_local:
         found = bad if _is_public(facts) else warning
         return found(f"{says}: only this machine reaches it", "BIND_ADDRESS=0.0.0.0 in .env")
     if ":" in bound and not is_loopback:
@@ -87,8 +84,8 @@ def address(facts: Facts) -> Finding:
 
 def dns(facts: Facts) -> Finding:
     """Each name leads here, as far as that can be seen from here."""
-    if facts.stack.domain == LOCALHOST:
-        return good("localhost needs none")
+    if facts.stack.is_local:
+        return good(f"{facts.stack.domain} needs none")
     return worst([_dns(facts, _example(name)) for name in facts.stack.names])
 
 
@@ -187,7 +184,7 @@ def ports(facts: Facts) -> Finding:
     found = [facts.stack.published(target)[1] for target in preflight.VARIABLES]
     says = " and ".join(str(port) for port in found)
     looks_here = _is_public(facts) and not _asks_dns(facts) and not facts.stack.behind
-    if found[0] != 80 and looks_here and facts.stack.domain != LOCALHOST:
+    if found[0] != 80 and looks_here and not facts.stack.is_local:
         says = f"HTTP_PORT={found[0]}, and Let's Encrypt looks at port 80"
         return warning(says, "HTTP_PORT=80 in .env, unless something in front forwards it")
     if not facts.of("traefik"):
@@ -203,8 +200,8 @@ def ports(facts: Facts) -> Finding:
 def authority(facts: Facts) -> Finding:
     """Somebody signs certificates that browsers trust, and can write to the operator."""
     server, email = _authority(facts), facts.variable(f"{_ACME}EMAIL")
-    if facts.stack.domain == LOCALHOST:
-        return good("none is asked while DOMAIN is localhost")
+    if facts.stack.is_local:
+        return good(f"none is asked while DOMAIN is {facts.stack.domain}")
     if _is_placeholder(email.rpartition("@")[2]):
         return bad(f"ACME_EMAIL={email} is nobody's, and refused", "set it in .env to your own")
     if _STAGING in server:
@@ -235,14 +232,14 @@ def _certificate(facts: Facts, name: str) -> Finding:
         way_out = "`make up`, or `docker compose logs traefik`"
         return bad(f"{endpoint.url} answers no TLS: {error}", acme_error(facts, name) or way_out)
     complaint = acme_error(facts, name)
-    if found.is_traefiks_own and endpoint.domain == LOCALHOST:
-        return good(f"{endpoint.url}: Traefik's own, as for a trial")
+    if found.is_traefiks_own and facts.stack.is_local:
+        return good(f"{endpoint.url}: Traefik's own, as for a trial; `make trust` for browsers")
     if found.is_traefiks_own:
         says = f"{endpoint.url} has only Traefik's own certificate, which no browser trusts"
         return bad(says, complaint or no_error)
     left = found.ends - facts.now
     says = f"{endpoint.url}: by {found.issuer}, {_span(left)} left (until {found.ends:%Y-%m-%d})"
-    if left < _LATE * found.life:
+    if left < https.LATE * found.life:
         return warning(says, complaint or no_error)
     if "STAGING" in found.issuer and _STAGING not in _authority(facts):
         way_out = f"`make down`, `docker volume rm {facts.stack.project}_certificates`, `make up`"
@@ -253,6 +250,8 @@ def _certificate(facts: Facts, name: str) -> Finding:
 
 
 def _no_error(facts: Facts) -> str:
+    if facts.stack.is_local:
+        return "`make trust`, then `make up`"
     port = 443 if facts.stack.behind else 80
     needs = f"the name must lead here, and port {port} be open to the world"
     if _asks_dns(facts):

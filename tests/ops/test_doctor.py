@@ -108,6 +108,7 @@ def test_a_domain_is_judged_against_its_address(facts: Facts, says: str) -> None
         ({"ACME_EMAIL": "you@example.org"}, "bad ACME_EMAIL=you@example.org is nobody's"),
         ({"ACME_CA_SERVER": "https://ca.lan/acme"}, "good ca.lan signs, and writes to me@berth"),
         ({"DOMAIN": "localhost"}, "good none is asked while DOMAIN is localhost"),
+        ({"DOMAIN": "a.localhost"}, "good none is asked while DOMAIN is a.localhost"),
     ],
     indirect=["facts"],
 )

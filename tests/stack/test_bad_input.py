@@ -119,6 +119,7 @@ def test_names_and_proxies_are_judged(stack: Stack) -> None:
         ("https://b.test - -", "DOMAINS=https://b.test: give bare host names with commas"),
         ("b.test B.test -", "REDIRECT_DOMAINS=B.test: B.test is given twice"),
         ("a.test - -", "DOMAINS=a.test: a.test is given twice"),
+        ("a.localhost - -", "DOMAINS=a.localhost: no authority signs for a.localhost"),
         *(
             (f"- - {value}", f"TRUSTED_PROXIES={value}: ")
             for value in (

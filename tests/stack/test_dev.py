@@ -12,8 +12,11 @@ import pytest
 import requests
 
 from tests.ports import free_port
+from tests.stack.person import Person, sitting_at
 from tests.stack.stack import Stack, copy_of_repository, poll
 
+# What curl ends with then.
+NOT_TRUSTED = 60
 WORKER = """
 services:
   worker:
@@ -44,24 +47,42 @@ def developing(stack: Stack, log: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A copy of the repository and a worker, started as `make dev` starts them."""
+def configured(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """A copy of the repository and a worker, with nothing running yet."""
     folder = copy_of_repository(tmp_path_factory.mktemp("dev"))
     (folder / "compose.override.yaml").write_text(WORKER)
     stack = Stack(
         "berth-test-dev",
         {
             "COMPOSE_PROFILES": "metrics",
+            "DOMAIN": "shop.localhost",
+            "DOMAINS": "localhost",
             "DB_PORT": str(free_port()),
         },
         folder,
     )
     files = stack.run("python3", "-m", "ops.dev", "files").stdout.strip()
     stack.environment["COMPOSE_FILE"] = files
+    return stack
+
+
+@pytest.fixture(scope="module")
+def person(configured: Stack) -> Iterator[Person]:
+    """Somebody who has had their machine trust the stack."""
+    with sitting_at(configured) as person:
+        person.run("make", "trust")
+        yield person
+
+
+@pytest.fixture(scope="module")
+def dev(configured: Stack, person: Person) -> Iterator[Stack]:
+    """The stack, started as `make dev` starts it; clients trust what that machine trusts."""
+    stack = configured
+    stack.root = person.authority
     stack.down()
     stack.run("python3", "-m", "host")
     try:
-        with developing(stack, folder / "dev.log"):
+        with developing(stack, stack.folder / "dev.log"):
             poll("https://localhost", stack.answers, seconds=60)
             yield stack
     finally:
@@ -155,3 +176,26 @@ def test_next_migration_is_written_from_the_models(dev: Stack) -> None:
     applied = ("psql", "--dbname=berth", "-At", "--command=SELECT version_num FROM alembic_version")
     revision = written.name.partition("_")[0]
     assert dev.compose("exec", "-T", "db", *applied).strip() == revision
+
+
+def test_curl_and_browsers_trust_localhost_until_they_do_not(dev: Stack, person: Person) -> None:
+    """By the machine's store and the browser's own, and names below localhost as well."""
+    again = person.run("make", "trust").stdout
+    assert again.splitlines() == [
+        f"the certificate in {dev.folder}/localhost is good",
+        "this machine trusts it already",
+        "~/.pki/nssdb trusts it already",
+        "browsers that are open see it when they start anew",
+    ]
+    urls = [f"https://{name}:{dev.https_port}/readyz" for name in ("localhost", "shop.localhost")]
+    for url in urls:
+        assert person.run("curl", "--silent", "--show-error", url).stdout == '{"status":"ready"}'
+        assert '{"status":"ready"}' in person.browse(url)
+    person.run("make", "untrust")
+    for url in urls:
+        assert person.run("curl", "--silent", url, check=False).returncode == NOT_TRUSTED
+        assert "ready" not in person.browse(url)
+    assert person.run("make", "untrust").stdout.splitlines() == [
+        "this machine has none",
+        "~/.pki/nssdb has none",
+    ]
