@@ -82,7 +82,7 @@ def dev(configured: Stack, person: Person) -> Iterator[Stack]:
     stack.down()
     stack.run("python3", "-m", "host")
     try:
-        with developing(stack, stack.folder / "dev.log"):
+        with developing(stack, stack.folder.parent / "dev.log"):
             poll("https://localhost", stack.answers, seconds=60)
             yield stack
     finally:
@@ -189,12 +189,12 @@ def test_curl_and_browsers_trust_localhost_until_they_do_not(dev: Stack, person:
     ]
     urls = [f"https://{name}:{dev.https_port}/readyz" for name in ("localhost", "shop.localhost")]
     for url in urls:
-        assert person.run("curl", "--silent", "--show-error", url).stdout == '{"status":"ready"}'
-        assert '{"status":"ready"}' in person.browse(url)
+        assert person.run("curl", "--silent", "--show-error", url).stdout == '{"status":"ok"}'
+        assert '{"status":"ok"}' in person.browse(url)
     person.run("make", "untrust")
     for url in urls:
         assert person.run("curl", "--silent", url, check=False).returncode == NOT_TRUSTED
-        assert "ready" not in person.browse(url)
+        assert "status" not in person.browse(url)
     assert person.run("make", "untrust").stdout.splitlines() == [
         "this machine has none",
         "~/.pki/nssdb has none",
