@@ -70,6 +70,9 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> Stack:
 def person(configured: Stack) -> Iterator[Person]:
     """Somebody who has had their machine trust the stack."""
     with sitting_at(configured) as person:
+        profile = "/root/.mozilla/firefox/one"
+        person.run("mkdir", "--parents", profile)
+        person.run("certutil", "-N", "-d", f"sql:{profile}", "--empty-password")
         person.run("make", "trust")
         yield person
 
@@ -185,6 +188,7 @@ def test_curl_and_browsers_trust_localhost_until_they_do_not(dev: Stack, person:
         f"the certificate in {dev.folder}/localhost is good",
         "this machine trusts it already",
         "~/.pki/nssdb trusts it already",
+        "~/.mozilla/firefox/one trusts it already",
         "browsers that are open see it when they start anew",
     ]
     urls = [f"https://{name}:{dev.https_port}/readyz" for name in ("localhost", "shop.localhost")]
@@ -198,4 +202,5 @@ def test_curl_and_browsers_trust_localhost_until_they_do_not(dev: Stack, person:
     assert person.run("make", "untrust").stdout.splitlines() == [
         "this machine has none",
         "~/.pki/nssdb has none",
+        "~/.mozilla/firefox/one has none",
     ]
