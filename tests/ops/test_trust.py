@@ -53,3 +53,14 @@ def test_key_of_the_authority_is_nowhere(tmp_path: Path) -> None:
     constraints = root.extensions.get_extension_for_class(x509.NameConstraints)
     assert constraints.critical
     assert constraints.value.permitted_subtrees == [x509.DNSName("localhost")]
+
+
+def test_certificate_is_made_anew_before_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once no more than a quarter of its days are left, which the doctor complains of."""
+    for days, is_good in ((206, True), (205, False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(trust, "DAYS", days)
+            trust.make("berth", ["localhost"], tmp_path)
+        assert trust.is_good(["localhost"], tmp_path) == is_good
