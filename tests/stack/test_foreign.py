@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from threading import Semaphore
 
 import pytest
 import requests
@@ -137,7 +138,7 @@ def metrics(stack: Stack) -> str:
     return "".join(docker("exec", one, "bash", "-c", ask) for one in stack.healthy())
 
 
-def talk(stack: Stack) -> int:
+def talk(stack: Stack, answered: Semaphore) -> int:
     """Talk over a WebSocket until it is closed; return the code."""
     trust = ssl.create_default_context(cafile=str(stack.root))
     raw = socket.create_connection(("127.0.0.1", stack.https_port))
@@ -146,13 +147,15 @@ def talk(stack: Stack) -> int:
             for number in count():
                 websocket.send(f"{number}")
                 assert websocket.recv(timeout=10) == f"{number}"
+                if number == 0:
+                    answered.release()
                 time.sleep(0.1)
         except ConnectionClosed as end:
             return end.rcvd.code if end.rcvd else 0
     raise AssertionError
 
 
-def listen(stack: Stack) -> int:
+def listen(stack: Stack, answered: Semaphore) -> int:
     """Listen to events until they end; return how many came."""
     events = 0
     with (
@@ -162,6 +165,8 @@ def listen(stack: Stack) -> int:
     ):
         for line in answer.iter_lines():
             assert line in (b"", b"data: %d" % events)
+            if line == b"data: 0":
+                answered.release()
             events += bool(line)
     return events
 
@@ -169,10 +174,14 @@ def listen(stack: Stack) -> int:
 @contextmanager
 def connections_that_end(stack: Stack) -> Iterator[None]:
     """Have WebSockets and streams of events open while their replicas go."""
+    answered = Semaphore(0)
+    asked = time.monotonic()
     with ThreadPoolExecutor() as clients:
-        talks = [clients.submit(talk, stack) for _ in range(4)]
-        events = [clients.submit(listen, stack) for _ in range(2)]
-        settle(1)
+        talks = [clients.submit(talk, stack, answered) for _ in range(4)]
+        events = [clients.submit(listen, stack, answered) for _ in range(2)]
+        for _ in (*talks, *events):
+            assert answered.acquire(timeout=30), "a connection is not open after 30 s"
+        print(f"open after {time.monotonic() - asked:.1f} s")
         yield
         assert [one.result(timeout=30) for one in talks] == [1012] * len(talks)
         # One every 0.2 s, until long after the deploy began.
