@@ -140,18 +140,20 @@ def answers(facts: Facts) -> Finding:
 
 
 def certificates(facts: Facts) -> Finding:
-    """The certificate that was brought is good for a while."""
+    """The certificate that was brought or ordered is good for a while."""
+    if "acme" in facts.wanted:
+        way_out = f"`docker service logs {facts.stack}_acme` has what the authority refuses"
+    else:
+        way_out = "put a new one into the files, then `make swarm-deploy`"
     for name, door in facts.doors.items():
         try:
             found = certificate(door)
         except OSError as error:
             return bad(f"{name} shows no certificate that is good: {error}", "see `answers`")
         if found.is_traefiks_own:
-            way_out = "set TLS_CERTIFICATE and TLS_KEY, then `make swarm-deploy`"
             return warning("the certificate is Traefik's own, which no browser trusts", way_out)
         left = found.ends - datetime.now(UTC)
         if left < _SOON:
-            way_out = "put a new one into the files, then `make swarm-deploy`"
             return warning(f"the certificate ends in {left.days} days", way_out)
     return good(f"good until {found.ends:%Y-%m-%d}" if facts.doors else "no machine to ask")
 

@@ -78,7 +78,8 @@ class StackFile:
                 compose.swarm.yaml.
 
         Raises:
-            UserError: There is a key that Swarm has nothing for, or a file is not there.
+            UserError: There is a key that Swarm has nothing for, or a file is not there, or there
+                is a setting for one machine alone.
         """
         db = configuration["services"]["db"]
         mounted = {one.get("source") for one in db.get("volumes", [])}
@@ -86,6 +87,12 @@ class StackFile:
             raise UserError(
                 "in a swarm no database of Berth's own runs: name one elsewhere with "
                 "DATABASE_URL_FILE, as docs/database-elsewhere.md says"
+            )
+        acme = configuration["services"].get("acme", {})
+        if acme.get("environment", {}).get("ACME_DNS_PROVIDER") and acme["deploy"]["replicas"]:
+            raise UserError(
+                "in a swarm certificates are ordered by HTTP: leave ACME_DNS_PROVIDER out, or "
+                "bring one for all names with TLS_CERTIFICATE and TLS_KEY"
             )
         self._stack: str = configuration["name"]
         self._configuration = configuration

@@ -83,6 +83,24 @@ def test_swarm_takes_all_that_it_is_given() -> None:
 
 
 @pytest.mark.usefixtures("url")
+def test_certificates_that_are_not_brought_are_ordered_by_one_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it has goes through a network that no replica is in."""
+    monkeypatch.delenv("TLS_CERTIFICATE")
+    monkeypatch.delenv("TLS_KEY")
+    stack = made()
+    assert list(missing(stack.of(stack.services), accepted(stack.of(stack.services)))) == []
+    among = {name for name, one in stack.services.items() if "acme" in one["networks"]}
+    assert among == {"acme", "traefik"}
+    assert stack.services["acme"]["ports"] == []
+    assert stack.services["acme"]["deploy"]["replicas"] == 1
+    monkeypatch.setenv("ACME_DNS_PROVIDER", "cloudflare")
+    with pytest.raises(UserError, match="leave ACME_DNS_PROVIDER out"):
+        made()
+
+
+@pytest.mark.usefixtures("url")
 def test_every_key_is_carried_over_or_listed_as_lost() -> None:
     """Of each service, what Compose makes of it and what Swarm gets differ by that list."""
     configuration = source.configuration("x")
