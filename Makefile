@@ -119,7 +119,7 @@ test: ## Run the tests, on real stacks with real certificates, or TESTS=tests/ap
 	@python3 -m host.venv
 	PYTEST_ADDOPTS="$$PYTEST_ADDOPTS $$TESTS" .venv/bin/pytest $(if $(TESTS),,--numprocesses=3)
 
-test-swarm: ## Run the tests of three machines, each an engine in a container
+test-swarm: ## Run all tests of three machines, each an engine in a container; PLAIN=1 compares
 	@python3 -m host
 	@python3 -m host.venv
 	PYTEST_ADDOPTS="$$PYTEST_ADDOPTS $${TESTS:-tests/swarm}" .venv/bin/pytest

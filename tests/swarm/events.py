@@ -26,7 +26,7 @@ def whole(swarm: Swarm) -> None:
 
 def await_answers(swarm: Swarm, number: int) -> None:
     """Wait until a machine answers, three times in a row."""
-    url = f"https://127.0.0.1:{swarm.machines.https[number]}/readyz"
+    url = f"https://127.0.0.1:{swarm.machines.https[number]}{swarm.ready}"
 
     def answers() -> bool:
         try:
@@ -68,7 +68,7 @@ def under_load(swarm: Swarm, name: str, event: Event) -> Load:
             time.sleep(2)
         finally:
             print(load.why())
-    report.record(name, "three machines", load)
+    report.record(name, swarm.design, load)
     swarm.assert_stored(load)
     return load
 

@@ -46,11 +46,17 @@ class Swarm:
         machines: All of them managers.
         stack: What is deployed, and with which variables.
         database: Where its rows are.
+        design: What it is called in the table.
+        ready: A path that answers once a machine leads to a replica.
+        health: What the engine says of a container that serves.
     """
 
     machines: Machines
     stack: Spread
     database: Database
+    design: str = "three machines"
+    ready: str = "/readyz"
+    health: str = "healthy"
     _builds: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def build(self, *, code: str = "") -> str:
@@ -84,7 +90,7 @@ class Swarm:
         for number in self.machines.numbers:
             with contextlib.suppress(AssertionError):
                 names = self.machines.docker(
-                    *(number, "ps", "--quiet", "--filter=health=healthy"),
+                    *(number, "ps", "--quiet", f"--filter=health={self.health}"),
                     f"--filter=label=com.docker.swarm.service.name={project}_{service}",
                 )
                 found |= dict.fromkeys(names.split(), number)
