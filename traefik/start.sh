@@ -34,6 +34,11 @@ export TRUSTED_PROXIES_IPV6="${proxies#|}"
 if [ -n "$networks" ]; then
     export TRAEFIK_ENTRYPOINTS_WEBSECURE_FORWARDEDHEADERS_TRUSTEDIPS="$networks"
 fi
+# Those who pass connections on say by the PROXY protocol whose they are.
+if [ -n "${PROXY_PROTOCOL:-}" ]; then
+    export TRAEFIK_ENTRYPOINTS_WEB_PROXYPROTOCOL_TRUSTEDIPS="$PROXY_PROTOCOL"
+    export TRAEFIK_ENTRYPOINTS_WEBSECURE_PROXYPROTOCOL_TRUSTEDIPS="$PROXY_PROTOCOL"
+fi
 
 # Certificates by DNS-01 instead of HTTP-01; Traefik finds the variables of the DNS provider in its
 # environment, and nobody else does.

@@ -1,6 +1,7 @@
 """Several names, each with its certificate; and true addresses of clients behind a proxy."""
 
 import json
+import socket
 import ssl
 import time
 from collections import Counter
@@ -38,6 +39,8 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         REDIRECT_DOMAINS=MOVED,
         # Docker's own networks, from where it passes on what comes to a published port.
         TRUSTED_PROXIES=f"cloudflare,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,{ipv6.PROXY}",
+        # The same, for what passes connections on.
+        PROXY_PROTOCOL="10.0.0.0/8,172.16.0.0/12,192.168.0.0/16",
         BIND_ADDRESS_IPV6="::",
         RATE_LIMIT=str(RATE),
         LOG_LEVEL="DEBUG",
@@ -174,6 +177,39 @@ def test_a_stranger_cannot_pretend_beside_a_trusted_proxy(names: Stack) -> None:
     assert set(statuses) == {OK, TOO_MANY}
     assert statuses[OK] >= BURST
     assert {json.loads(body)["client"] for status, body in answers if status == OK} == {"127.0.0.1"}
+
+
+def test_what_passes_connections_on_says_whose_they_are(names: Stack) -> None:
+    """By the PROXY protocol: the client itself is then no proxy, whatever its headers say."""
+    context = ssl.create_default_context(cafile=str(names.root))
+    asked = (
+        f"GET /where HTTP/1.1\r\nHost: {DOMAIN}\r\nX-Forwarded-For: 6.6.6.6\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", names.https_port), timeout=20) as raw:
+        raw.sendall(b"PROXY TCP4 203.0.113.40 192.0.2.1 4444 443\r\n")
+        with context.wrap_socket(raw, server_hostname=DOMAIN) as secured:
+            secured.sendall(asked.encode())
+            said = b"".join(iter(lambda: secured.recv(65536), b"")).decode()
+    assert '"client":"203.0.113.40"' in said
+
+
+# What one says of a connection who is none of those.
+PRETENDER = """
+import json, socket, ssl, sys
+raw = socket.create_connection(("127.0.0.1", 443), timeout=20)
+raw.sendall(b"PROXY TCP4 203.0.113.41 192.0.2.1 4444 443\\r\\n")
+secured = ssl._create_unverified_context().wrap_socket(raw, server_hostname=sys.argv[1])
+secured.sendall(f"GET /where HTTP/1.0\\r\\nHost: {sys.argv[1]}\\r\\n\\r\\n".encode())
+print(json.dumps(b"".join(iter(lambda: secured.recv(65536), b"")).decode()))
+"""
+
+
+def test_a_stranger_cannot_pretend_to_pass_connections_on(names: Stack) -> None:
+    """It is the client, or nobody's."""
+    said = in_network_of(names, "traefik", PRETENDER, DOMAIN)
+    assert "203.0.113.41" not in said
+    assert '"client":"127.0.0.1"' in said
 
 
 @pytest.mark.parametrize(
