@@ -1,9 +1,32 @@
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.swarm.machines import Machines, running
 from tests.swarm.swarm import Swarm, deployed
+
+# What `make test` has the time for; `make test-swarm` runs all.
+BRIEF = {
+    "test_app_is_served_by_every_machine",
+    "test_doctor_finds_all_well",
+    "test_migration_that_fails_changes_nothing_else",
+    "test_what_cannot_work_is_said_in_a_sentence",
+}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes long, unless these tests are asked for."""
+    if any("tests/swarm" in one for one in config.args):
+        return
+    here = Path(__file__).parent
+    late = [
+        one
+        for one in items
+        if one.path.is_relative_to(here) and getattr(one, "originalname", "") not in BRIEF
+    ]
+    config.hook.pytest_deselected(items=late)
+    items[:] = [one for one in items if one not in late]
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,6 @@ class Machines:
         count: How many there are.
         network: The network that they are in.
         https: Ports of 127.0.0.1 that lead to port 443 of each.
-        http: And to port 80.
     """
 
     def __init__(self, name: str, count: int = 3) -> None:
@@ -43,7 +42,6 @@ class Machines:
         self.network = self.name
         self.numbers = range(1, count + 1)
         self.https = {number: free_port() for number in self.numbers}
-        self.http = {number: free_port() for number in self.numbers}
         self._registry_port = free_port()
         self._prefix = ""
         # A socket's path has a hundred characters at most.
@@ -123,6 +121,7 @@ class Machines:
         """Start everything: the registry, the engines, the swarm."""
         docker("build", "--quiet", f"--tag={_IMAGE}", f"{HERE}/server")
         registry.build()
+        self._clear()  # of tests that were broken off
         self._create_network()
         docker(
             *("run", "--detach", f"--name={self.name}-registry", f"--network={self.network}"),
@@ -162,7 +161,6 @@ class Machines:
             f"--env=REGISTRY={self.address(0)}",
             f"--env=REGISTRY_PORT={self._registry_port}",
             f"--publish=127.0.0.1:{self.https[number]}:443",
-            f"--publish=127.0.0.1:{self.http[number]}:80",
             *(_IMAGE, "sh", "-c", _START),
         )
 
@@ -189,12 +187,16 @@ class Machines:
 
     def down(self) -> None:
         """Leave nothing of it."""
-        names = [self.container(number) for number in self.numbers]
-        docker("rm", "--force", "--volumes", *names, f"{self.name}-registry")
-        if docker("network", "ls", "--quiet", f"--filter=name=^{self.network}$"):
-            docker("network", "rm", self.network)
+        self._clear()
         registry.forget(self._registry_port)
         shutil.rmtree(self._sockets)
+
+    def _clear(self) -> None:
+        names = docker("ps", "--all", "--quiet", f"--filter=name=^{self.name}-").split()
+        if names:
+            docker("rm", "--force", "--volumes", *names)
+        if docker("network", "ls", "--quiet", f"--filter=name=^{self.network}$"):
+            docker("network", "rm", self.network)
 
 
 @contextlib.contextmanager

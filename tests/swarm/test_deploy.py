@@ -13,7 +13,7 @@ from ops.swarm.stack_file import Piece
 from tests.stack import report
 from tests.stack.load import steady_load
 from tests.stack.stack import poll
-from tests.swarm.events import RATE
+from tests.swarm.events import RATE, whole
 from tests.swarm.swarm import BAD, Swarm
 
 
@@ -24,6 +24,7 @@ def names(swarm: Swarm, kind: str) -> set[str]:
 
 def test_app_is_served_by_every_machine(swarm: Swarm) -> None:
     """With the certificate that was brought, from a database elsewhere; clients are known."""
+    whole(swarm)  # a Traefik that has just started does not know replicas for a second
     for port in swarm.machines.https.values():
         swarm.stack.ports = {1: port}
         with swarm.stack.session() as session:

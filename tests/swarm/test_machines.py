@@ -12,27 +12,28 @@ _SERVER = (
     "        self.send_response(200)\n"
     "        self.end_headers()\n"
     "        self.wfile.write(os.environ['NODE'].encode())\n"
-    "http.server.HTTPServer(('', 80), Handler).serve_forever()\n"
+    "http.server.HTTPServer(('', 8080), Handler).serve_forever()\n"
 )
 
 
 def who_answers(machines: Machines) -> set[str]:
-    """Return the names that the machines give at their own ports of 127.0.0.1."""
+    """Return the names that the machines give at their own addresses."""
     answers = set()
-    for port in machines.http.values():
+    for number in machines.numbers:
         try:
-            answers.add(requests.get(f"http://127.0.0.1:{port}", timeout=2).text)
+            answers.add(requests.get(f"http://{machines.address(number)}:8080", timeout=2).text)
         except requests.RequestException:
             continue
     return answers
 
 
 def test_machine_that_dies_leaves_a_quorum_and_comes_back(machines: Machines) -> None:
-    """Each runs what is in the registry, and is reached at its own port."""
+    """Each runs what is in the registry, and is reached at its own address."""
     name = machines.push(image("python"))
+    # A stack's Traefik may have the usual ports.
     machines.docker(
         *(1, "service", "create", "--quiet", "--detach", "--name=who", "--mode=global"),
-        *("--endpoint-mode=dnsrr", "--publish=mode=host,target=80,published=80"),
+        *("--endpoint-mode=dnsrr", "--publish=mode=host,target=8080,published=8080"),
         *("--env=NODE={{.Node.Hostname}}", name, "python", "-c", _SERVER),
     )
     everybody = {f"node{number}" for number in machines.numbers}
