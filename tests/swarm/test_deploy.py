@@ -72,6 +72,7 @@ def test_deploy_and_rollback_lose_no_request(swarm: Swarm) -> None:
     assert back.why() == {}
     assert swarm.stack.get("/version").json()["version"] == before
     swarm.assert_stored(load)
+    swarm.assert_stored(back)
     assert re.search(r"release \d+: .*@sha256:", said)
 
 
