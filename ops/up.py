@@ -22,6 +22,8 @@ _ANSWER_SECONDS = 15
 _POLL_SECONDS = 0.2
 # What has been up for so long did not crash at once.
 _STEADY = timedelta(seconds=3)
+# Whoever is not healthy by then waits for something that may never come.
+_STARTED = timedelta(seconds=60)
 
 
 def up(terminal: Terminal) -> None:
@@ -105,11 +107,12 @@ def choose_image(stack: Stack, images: Images, terminal: Terminal, *, serves: bo
 def any_healthy(stack: Stack, terminal: Terminal) -> bool:
     """Whether a replica is healthy, once those that are starting have got somewhere."""
     before = {one.id: one.restarts for one in stack.replicas()}
+    deadline = time.monotonic() + _STARTED.total_seconds()
     while True:
         replicas = stack.replicas()
         if any(one.state is State.HEALTHY for one in replicas):
             return True
-        if not any(
+        if time.monotonic() > deadline or not any(
             one.state is State.STARTING and one.restarts == before.get(one.id) for one in replicas
         ):
             return False
@@ -214,9 +217,10 @@ def _ending(one: Container) -> str:
 
 
 def unwell(containers: list[Container]) -> str:
-    """Say what does not stay up."""
+    """Say what does not stay up, or come up."""
     for one in containers:
-        if one.state in {State.CRASHING, State.UNHEALTHY} or one.restarts:
+        late = one.state is State.STARTING and one.started < datetime.now(UTC) - _STARTED
+        if one.state in {State.CRASHING, State.UNHEALTHY} or one.restarts or late:
             times = "once" if one.restarts == 1 else f"{one.restarts} times"
             what = f"crashed {times}" if one.restarts else f"is {one.state}"
             return f"{one.name} {what}{one.complaint}, its last words:\n  {last_lines(one.id)}"
