@@ -262,6 +262,22 @@ class Stack:
         except requests.RequestException:
             return False
 
+    def passed_on(self, path: str, client: str, port: int) -> str:
+        """Return all that is answered to a GET on a connection of somebody else's.
+
+        Args:
+            path: What is asked for.
+            client: Whose connection it is, as the PROXY protocol says.
+            port: Where, on 127.0.0.1.
+        """
+        context = ssl.create_default_context(cafile=str(self.root))
+        asked = f"GET {path} HTTP/1.0\r\nHost: {self.domain}\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as raw:
+            raw.sendall(f"PROXY TCP4 {client} 192.0.2.1 4444 443\r\n".encode())
+            with context.wrap_socket(raw, server_hostname=self.domain) as secured:
+                secured.sendall(asked.encode())
+                return b"".join(iter(lambda: secured.recv(65536), b"")).decode()
+
     def certificate(self) -> x509.Certificate:
         """Return the certificate that is served for the domain, whoever signed it."""
         context = ssl._create_unverified_context()  # noqa: S323, SLF001 - only looked at

@@ -48,6 +48,8 @@ def authority(swarm: Swarm, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             "ACME_CA_SERVER": f"https://{address}:14000/dir",
             "ACME_CA_CERTIFICATE": str(signs),
             "COMPOSE_FILE": f"{before['COMPOSE_FILE']}:{overlay}",
+            # Where all that asks comes from, as behind a balancer.
+            "PROXY_PROTOCOL": machines.address(-1),
         }
         trusted, swarm.stack.root = swarm.stack.root, root
         yield name
@@ -109,6 +111,14 @@ def test_certificate_is_ordered_once_for_all(swarm: Swarm, authority: str) -> No
         await_answers(swarm, number)
     assert poll("another one", lambda: one_for_all(swarm, but=first), seconds=240)
     assert accounts(authority) == 1
+
+
+@pytest.mark.usefixtures("authority")
+def test_balancer_says_whose_connection_it_is(swarm: Swarm) -> None:
+    """By the PROXY protocol, to every machine."""
+    for port in swarm.machines.https.values():
+        said = swarm.stack.passed_on("/where", "203.0.113.40", port)
+        assert '"client":"203.0.113.40"' in said
 
 
 @pytest.mark.usefixtures("authority")
