@@ -106,7 +106,7 @@ def lead_authority_away(authority: str, address: str) -> None:
 def test_certificate_is_ordered_once_for_all(swarm: Swarm, authority: str) -> None:
     """By whichever machine the authority asks; no deploy is needed for it to be renewed."""
     swarm.make("swarm-deploy")
-    first = poll("one certificate", lambda: one_for_all(swarm), seconds=90)
+    first = poll("one certificate", lambda: one_for_all(swarm), seconds=150)
     for number in swarm.machines.numbers:
         await_answers(swarm, number)
     assert poll("another one", lambda: one_for_all(swarm, but=first), seconds=240)
