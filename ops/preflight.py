@@ -19,7 +19,7 @@ from ops.stack import Stack, running
 NEEDED_BYTES = 1 << 30
 
 # It brought networks of IPv6 alone: those take none of the few addresses that it has of IPv4.
-_IPV6_ENGINE = 28
+IPV6_ENGINE = 28
 
 VARIABLES = {80: "HTTP_PORT", 443: "HTTPS_PORT"}
 _CA_TARGET = "/etc/traefik/acme-ca.pem"
@@ -68,9 +68,9 @@ def check_ipv6(address: str, version: str) -> None:
     name = f"BIND_ADDRESS_IPV6={address}"
     if ":" not in address:
         raise UserError(f"{name}: give an IPv6 address of this machine, or :: for all of them")
-    if engine.is_too_old(version, _IPV6_ENGINE):
+    if engine.is_too_old(version, IPV6_ENGINE):
         raise UserError(
-            f"{name}: Docker Engine {version} is too old for that, {_IPV6_ENGINE} is not: "
+            f"{name}: Docker Engine {version} is too old for that, {IPV6_ENGINE} is not: "
             "leave it out, or install a newer one"
         )
 

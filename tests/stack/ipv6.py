@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import pytest
+
+from host import engine
+from ops.preflight import IPV6_ENGINE
 from tests.stack.stack import CHECKOUT, Stack, docker, image
 
 # A network that is kept for documentation.
@@ -61,6 +65,11 @@ print(json.dumps(answers))
 """
 
 
+def everywhere() -> str:
+    """Return BIND_ADDRESS_IPV6 for all of this machine's addresses; empty where that is refused."""
+    return "" if engine.is_too_old(engine.version(), IPV6_ENGINE) else "::"
+
+
 @dataclass(frozen=True)
 class Answer:
     """What came back."""
@@ -106,6 +115,8 @@ class Client:
 @contextmanager
 def client(stack: Stack) -> Iterator[Client]:
     """Have such a client, with Python from a stack's image."""
+    if not everywhere():
+        pytest.skip(f"Docker Engine {IPV6_ENGINE} brought networks of IPv6 alone")
     container = docker(
         *("run", "--detach", "--rm", "--network=none", "--entrypoint=sleep"),
         *(f"{stack.project}-api:current", "infinity"),

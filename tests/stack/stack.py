@@ -30,6 +30,8 @@ DOMAIN = "berth.test"
 # The tests of two checkouts may run on one machine at a time.
 CHECKOUT = hashlib.sha256(bytes(REPOSITORY)).hexdigest()[:6]
 
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
 T = TypeVar("T")
 
 
@@ -181,9 +183,12 @@ class Stack:
         return _run(list(command), self.environment, self.folder, check=check)
 
     def compose(self, *arguments: str, check: bool = True) -> str:
-        """Return what a `docker compose` command prints on both outputs."""
+        """Return what a `docker compose` command prints on both outputs, in plain text.
+
+        Compose 2.26 moves a terminal's cursor even where there is none.
+        """
         done = self.run("docker", "compose", *arguments, check=check)
-        return done.stdout + done.stderr
+        return _ESCAPE.sub("", done.stdout + done.stderr)
 
     def up(self, *, scale: int) -> None:
         """Start everything, or change the scale, and wait until it is healthy."""

@@ -40,7 +40,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         TRUSTED_PROXIES=f"cloudflare,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,{ipv6.PROXY}",
         # The same, for what passes connections on.
         PROXY_PROTOCOL="10.0.0.0/8,172.16.0.0/12,192.168.0.0/16",
-        BIND_ADDRESS_IPV6="::",
+        BIND_ADDRESS_IPV6=ipv6.everywhere(),
         RATE_LIMIT=str(RATE),
         LOG_LEVEL="DEBUG",
     ) as stack:
