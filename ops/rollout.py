@@ -344,8 +344,9 @@ class _Service:
         with self._terminal.step(what) as step:
             fresh: list[Container] = []
             try:
-                self._start_beside(image, len(beside) + count)
+                self._create_beside(image, len(beside) + count)
                 fresh = self._new_beside(known)
+                docker("start", *ids(fresh))
                 _check_image(fresh, image)
                 # Those of earlier batches too: a version may well crash after its first minute.
                 if self._way is Way.ROLLING:
@@ -360,11 +361,12 @@ class _Service:
             verb = "healthy" if self._way is Way.ROLLING else "started"
             step.found = f"{', '.join(one.name for one in fresh)} {verb}"
 
-    def _start_beside(self, image: Image, total: int) -> None:
+    def _create_beside(self, image: Image, total: int) -> None:
         new = self._images.reference(image.tag)
         with masquerade(self._images.pointer, new) as environment:
+            # Not `up --no-deps`: what depends on nothing then has another hash to Compose 2.26.
             compose(
-                *("up", "--detach", "--no-deps", "--no-recreate", "--no-build"),
+                *("create", "--no-recreate", "--no-build"),
                 *(f"--scale={self.name}={total}", self.name),
                 environment=environment,
             )

@@ -1,5 +1,6 @@
 import os
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -24,6 +25,7 @@ def pytest_runtest_makereport(
     if seen.failed:
         for stack in (s for s in item.funcargs.values() if isinstance(s, Stack)):
             last = ("logs", "--no-color", "--timestamps", "--tail=25")
-            looks = "\n".join(stack.compose(*look, check=False) for look in (["ps", "--all"], last))
-            seen.sections.append((f"{stack.project}, when it failed", looks))
+            with suppress(FileNotFoundError):  # where its folder is gone by now, too
+                looks = [stack.compose(*look, check=False) for look in (["ps", "--all"], last)]
+                seen.sections.append((f"{stack.project}, when it failed", "\n".join(looks)))
     return seen
