@@ -18,6 +18,11 @@ PGOPTIONS='-c search_path=pg_catalog -c role=none -c standard_conforming_strings
 PGOPTIONS+=' -c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0'
 PGOPTIONS+=' -c client_min_messages=warning'
 export PGOPTIONS PGHOST=/var/run/postgresql PGUSER=postgres PGCONNECT_TIMEOUT=5 PGAPPNAME=backup
+# On three machines, what leads to the one that leads; there it is no superuser who copies.
+if [[ -n ${LEADER:-} ]]; then
+    PGHOST=$LEADER PGUSER=replicator PGPASSWORD=$(< /run/secrets/replication-password)
+    export PGPASSWORD
+fi
 
 sql() {
     psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 \
@@ -99,6 +104,8 @@ find_history() {
     ) || fail 'the database does not answer'
     slot=$(sql "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'backup'") \
         || fail 'the database does not answer'
+    # See note in run.sh.
+    [[ -z ${LEADER:-} || $(sql 'SHOW synchronous_standby_names') != '*' ]] || fail 'the database waits for a standby'
     if [[ -e /tmp/anew ]]; then
         history=''
     elif [[ -s $root/system ]]; then

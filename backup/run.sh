@@ -41,6 +41,10 @@ note() {
         else
             rm -f /tmp/clock
         fi
+        # As long as any standby will do, a copy of the log would be taken for one.
+        [[ -z ${LEADER:-} || $(sql 'SHOW synchronous_standby_names' 2> /dev/null) != '*' ]] \
+            || sql "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+                WHERE slot_name = 'backup'" > /dev/null 2>&1 || true
         ((SECONDS % 60 >= 5)) || sql 'SELECT pg_current_xact_id()' > /dev/null 2>&1 || true
         history=$(present_history) || continue
         received=$(sql "SELECT write_lsn FROM pg_stat_replication
@@ -64,6 +68,7 @@ beside_uptime() {
 # wait_for_copy on|off: whether a write is acknowledged only once it is copied.
 wait_for_copy() {
     local wanted='' is
+    [[ -z ${LEADER:-} ]] || return 0 # it waits for a standby
     [[ $1 != on ]] || wanted=backup
     is=$(sql 'SHOW synchronous_standby_names') || return 1
     [[ $is != "$wanted" ]] || return 0

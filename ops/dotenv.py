@@ -25,15 +25,15 @@ def values(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def compose_file(last: str) -> str:
-    """Return what COMPOSE_FILE has to be for a file to be read after those that are otherwise."""
+def compose_file(*last: str) -> str:
+    """Return what COMPOSE_FILE has to be for files to be read after those that are otherwise."""
     asked = values(["COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR"])
     separator = asked["COMPOSE_PATH_SEPARATOR"] or os.pathsep
     given = asked["COMPOSE_FILE"].split(separator) if asked["COMPOSE_FILE"] else []
     if not given:
         there = [name for name in _OVERRIDES if (ROOT / name).exists()]
         given = ["compose.yaml", *there[:1]]
-    return separator.join(dict.fromkeys([*given, last]))
+    return separator.join(dict.fromkeys([*given, *last]))
 
 
 def given(names: Iterable[str]) -> set[str]:

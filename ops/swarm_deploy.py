@@ -6,7 +6,7 @@ import time
 
 from host.commands import UserError
 from ops import one_shots, program
-from ops.swarm import engine, rollout, source
+from ops.swarm import database, engine, rollout, source
 from ops.swarm.release import Releases, held
 from ops.swarm.stack_file import MIGRATE, StackFile
 from ops.terminal import Terminal
@@ -32,14 +32,16 @@ def deploy(terminal: Terminal) -> None:
             )
         made = StackFile(source.configuration(image))
         releases.put(made.pieces.values())
+        database.bring(stack, made, terminal)
 
         with terminal.step("migrating the database") as step:
             said = rollout.migrate(stack, made.of({MIGRATE: made.services[MIGRATE]}), terminal)
             step.found = one_shots.in_words(one_shots.migrations_in(said))
         terminal.checkpoint()
         release = releases.write(image, current, made.of(made.long_running))
+        back = database.kept(base, release.file) if base else None
         try:
-            rollout.bring(stack, release, base, terminal)
+            rollout.bring(stack, release, back, terminal)
         except rollout.FailedError:
             if base:
                 releases.forget(release.number)

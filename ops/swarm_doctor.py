@@ -12,7 +12,7 @@ from ops.docker import docker
 from ops.finding import Finding, bad, good, show, warning, worst
 from ops.https import Endpoint, certificate
 from ops.stack import SERVICE
-from ops.swarm import engine, source
+from ops.swarm import database, engine, source
 from ops.swarm.engine import Node, Service
 from ops.swarm.release import Releases
 from ops.swarm.stack_file import StackFile
@@ -158,6 +158,20 @@ def certificates(facts: Facts) -> Finding:
     return good(f"good until {found.ends:%Y-%m-%d}" if facts.doors else "no machine to ask")
 
 
+def members(facts: Facts) -> Finding:
+    """The database has its three members, of which one may be lost."""
+    found = database.roles(facts.stack)
+    log = f"`docker service logs {facts.stack}_"
+    if "leader" not in found.values():
+        return bad("no member of the database is its primary", f"{log}postgres1`, 2 and 3")
+    if "sync_standby" not in found.values():
+        return bad("no synchronous standby, so writes wait for one", f"{log}postgres1`, 2 and 3")
+    for name in database.MEMBERS:
+        if name not in found:
+            return bad(f"{name} is missing: no other may be lost now", f"{log}{name}`")
+    return good(", ".join(f"{name} {found[name]}" for name in database.SERVERS))
+
+
 CHECKS: dict[str, Callable[[Facts], Finding]] = {
     "machines": machines,
     "versions": versions,
@@ -177,7 +191,10 @@ def examine() -> dict[str, Finding]:
         facts = Facts()
     except UserError as error:
         return {"swarm": bad(str(error), "")}
-    return {name: check(facts) for name, check in CHECKS.items()}
+    checks = dict(CHECKS)
+    if not facts.wanted.isdisjoint(database.MEMBERS):
+        checks["database"] = members
+    return {name: check(facts) for name, check in checks.items()}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import time
 
 from host.commands import UserError
 from ops import program
-from ops.swarm import engine, rollout, source
+from ops.swarm import database, engine, rollout, source
 from ops.swarm.release import Release, Releases, held
 from ops.terminal import Terminal
 
@@ -26,7 +26,8 @@ def rollback(terminal: Terminal) -> None:
             raise UserError("nothing has been deployed yet: there is nothing to go back to")
         base = releases.read(current)
         release = _wanted(releases, base)
-        rollout.bring(stack, release, base, terminal)
+        database.refuse_change(stack, release)
+        rollout.bring(stack, release, database.kept(base, release.file), terminal)
         terminal.say(
             f"release {release.number}: {release.image}; the schema stays as it is; "
             f"{time.monotonic() - began:.1f} s in all"

@@ -1,6 +1,8 @@
 """What a swarm runs, as one of its managers tells."""
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,17 +116,19 @@ def services(stack: str) -> dict[str, Service]:
     names = docker("service", "ls", "--quiet", f"--filter=label={NAMESPACE}={stack}").split()
     found = inspect("service", *names)
     tasks = _tasks([one["ID"] for one in found])
-    nodes = _nodes_for_global() if any("Global" in one["Spec"]["Mode"] for one in found) else 0
+    machines = nodes() if any("Global" in one["Spec"]["Mode"] for one in found) else []
     made = {}
     for one in found:
         mode = one["Spec"]["Mode"]
         status = one.get("UpdateStatus", {})
         name = one["Spec"]["Name"].removeprefix(f"{stack}_")
+        constraints = one["Spec"]["TaskTemplate"].get("Placement", {}).get("Constraints", [])
+        on_each = sum(one.takes(constraints) for one in machines) if "Global" in mode else 0
         made[name] = Service(
             name=name,
             labels=one["Spec"]["Labels"],
             version=_version(one["Spec"]["TaskTemplate"]),
-            wanted=mode.get("Replicated", {}).get("Replicas", nodes if "Global" in mode else 0),
+            wanted=mode.get("Replicated", {}).get("Replicas", on_each),
             update=status.get("State", ""),
             message=status.get("Message", ""),
             tasks=tasks.get(one["ID"], []),
@@ -161,11 +165,6 @@ def _inspect_tasks(ids: list[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _nodes_for_global() -> int:
-    """Return how many managers take tasks: the services that are everywhere are on those."""
-    return sum(one.takes_tasks and one.is_manager for one in nodes())
-
-
 @dataclass(frozen=True)
 class Node:
     """A machine of the swarm."""
@@ -178,11 +177,23 @@ class Node:
     reachability: str
     address: str
     version: str
+    labels: dict[str, str]
 
     @property
     def takes_tasks(self) -> bool:
         """Whether containers are started on it."""
         return self.state == "ready" and self.availability == "active"
+
+    def takes(self, constraints: Iterable[str]) -> bool:
+        """Whether those of a service that is on each such machine are started on it."""
+        return self.takes_tasks and self.meets(constraints)
+
+    def meets(self, constraints: Iterable[str]) -> bool:
+        """Whether it is what `node.role` and `node.labels` shall be."""
+        known = {f"node.labels.{name}": value for name, value in self.labels.items()}
+        known["node.role"] = "manager" if self.is_manager else "worker"
+        sides = (re.split(r"\s*==\s*", one) for one in constraints)
+        return all(known.get(name) == value for name, value in sides)
 
 
 def nodes() -> list[Node]:
@@ -201,6 +212,7 @@ def nodes() -> list[Node]:
                 address=one.get("ManagerStatus", {}).get("Addr", "").rpartition(":")[0]
                 or one["Status"]["Addr"],
                 version=one["Description"]["Engine"]["EngineVersion"],
+                labels=one["Spec"].get("Labels") or {},
             )
             for one in found
         ),

@@ -11,6 +11,8 @@ from ops.terminal import Terminal
 from ops.version import with_digest
 
 _OVERLAY = "compose.swarm.yaml"
+# PostgreSQL on the machines themselves.
+_PATRONI = "compose.patroni.yaml"
 
 
 def configuration(image: str) -> dict[str, Any]:
@@ -19,9 +21,10 @@ def configuration(image: str) -> dict[str, Any]:
     Raises:
         UserError: Compose does not accept them.
     """
+    inside = dotenv.given(["PATRONI_IMAGE", "DATABASE_URL_FILE"]) == {"PATRONI_IMAGE"}
     environment = {
         "API_IMAGE": image,
-        "COMPOSE_FILE": dotenv.compose_file(_OVERLAY),
+        "COMPOSE_FILE": dotenv.compose_file(_OVERLAY, *([_PATRONI] if inside else [])),
         # Metrics and backups know one machine.
         "COMPOSE_PROFILES": "",
     }

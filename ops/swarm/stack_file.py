@@ -43,6 +43,8 @@ _NO_NEW_PRIVILEGES = "no-new-privileges:true"
 # The volume of the one PostgreSQL that one machine has.
 _DATABASE = "database"
 _ENGINE = "/var/run/docker.sock"
+# Where the machine that keeps backups has them: BACKUP_DIR there.
+_BACKUPS = "/backups"
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ class StackFile:
         mounted = {one.get("source") for one in db.get("volumes", [])}
         if _DATABASE in mounted and db["deploy"].get("replicas") != 0:
             raise UserError(
-                "in a swarm no database of Berth's own runs: name one elsewhere with "
-                "DATABASE_URL_FILE, as docs/database-elsewhere.md says"
+                "in a swarm no database of one machine's runs: name one elsewhere with "
+                "DATABASE_URL_FILE, as docs/database-elsewhere.md says, or set PATRONI_IMAGE for "
+                "one on three machines, as docs/three-databases.md says"
             )
         acme = configuration["services"].get("acme", {})
         if acme.get("environment", {}).get("ACME_DNS_PROVIDER") and acme["deploy"]["replicas"]:
@@ -97,6 +100,8 @@ class StackFile:
         self._stack: str = configuration["name"]
         self._configuration = configuration
         self.pieces: dict[str, Piece] = {}
+        # Secrets that nobody brings: the first deploy makes them.
+        self.passwords: set[str] = set()
         # By the names in Compose files; a blank for what is not set.
         self._secrets = {
             name: self._secret(name, one) for name, one in configuration.get("secrets", {}).items()
@@ -110,6 +115,11 @@ class StackFile:
             for name, one in configuration["services"].items()
             if name not in LOST_SERVICES and one.get("deploy", {}).get("replicas") != 0
         }
+
+    @property
+    def database(self) -> list[str]:
+        """The members of the database, in the order in which they may be replaced."""
+        return sorted(name for name in self.services if re.fullmatch(r"(etcd|postgres)\d", name))
 
     @property
     def long_running(self) -> dict[str, Any]:
@@ -140,11 +150,9 @@ class StackFile:
         }
 
     def _external(self, kind: str) -> dict[str, Any]:
-        return {
-            name: {"external": True, "name": name}
-            for name, one in self.pieces.items()
-            if one.kind == kind
-        }
+        names = [name for name, one in self.pieces.items() if one.kind == kind]
+        names += sorted(self.passwords) if kind == "secret" else []
+        return {name: {"external": True, "name": name} for name in names}
 
     def _piece(self, kind: str, what: str, file: Path) -> str:
         try:
@@ -156,6 +164,9 @@ class StackFile:
         return piece.name
 
     def _secret(self, name: str, given: dict[str, Any]) -> str:
+        if given.get("external"):
+            self.passwords.add(made := f"{self._stack}_{name}")
+            return made
         if given.get("file", os.devnull) == os.devnull:
             return ""
         return self._piece("secret", name, Path(given["file"]))
@@ -166,6 +177,8 @@ class StackFile:
         deploy = dict(given.get("deploy", {}))
         deploy["endpoint_mode"] = "dnsrr"
         deploy["labels"] = given.get("labels", {})
+        if deploy.get("mode") == "global":
+            deploy.pop("replicas", None)  # it said whether there are any
         is_job = deploy.get("mode", "").endswith("-job")
         deploy["restart_policy"] = (
             {"condition": "none"} if is_job else {"condition": "any", "delay": "1s"}
@@ -193,7 +206,7 @@ class StackFile:
                     {"source": name, "target": f"{_APP_FILES}/current/{target}", "mode": 0o444}
                     for target, name in self._app_files.items()
                 ]
-        elif volume["type"] != "bind" or source == _ENGINE:
+        elif volume["type"] != "bind" or source == _ENGINE or volume["target"] == _BACKUPS:
             kept = {key: value for key, value in volume.items() if key not in {"bind", "volume"}}
             made["volumes"].append(kept)
         elif source != os.devnull:

@@ -1,8 +1,10 @@
 """What Swarm is given of compose.yaml: all of it, or what is listed as lost; no engine is asked."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,19 @@ import pytest
 import yaml
 
 from host.commands import UserError
-from ops.swarm import source
+from ops.docker import ROOT
+from ops.swarm import database, source
+from ops.swarm.release import Release
 from ops.swarm.stack_file import LOST, MIGRATE, StackFile
+
+
+@pytest.fixture
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the database be on the three machines."""
+    monkeypatch.setenv("COMPOSE_DISABLE_ENV_FILE", "1")
+    monkeypatch.setenv("COMPOSE_FILE", "compose.yaml")
+    monkeypatch.setenv("PATRONI_IMAGE", "registry.test/patroni:1")
+    monkeypatch.setenv("BACKUP_DIR", str(tmp_path))
 
 
 @pytest.fixture
@@ -180,6 +193,52 @@ def test_dollars_of_a_worker_are_what_they_were(url: Path, monkeypatch: pytest.M
     stack = made()
     found = accepted(stack.of(stack.services))["services"]["worker"]["environment"]
     assert found == {"JOBS": "* * * * * echo $HOME"}
+
+
+@pytest.mark.usefixtures("_inside")
+def test_database_on_three_machines_is_accepted() -> None:
+    """Three members, each on one machine; passwords that the swarm keeps; backups on one."""
+    stack = made()
+    file = stack.of(stack.services)
+    assert list(missing(file, accepted(file))) == []
+    assert stack.database == [f"{what}{n}" for what in ("etcd", "postgres") for n in (1, 2, 3)]
+    places = {name: stack.services[name]["deploy"]["placement"] for name in stack.database}
+    assert {name: one["constraints"][0][-1] for name, one in places.items()} == {
+        name: name[-1] for name in stack.database
+    }
+    assert stack.passwords <= set(file["secrets"])
+    assert {"backup", "proof"} <= set(stack.services)
+    # What the app can reach rules nothing.
+    assert not set(stack.services["api"]["networks"]) & set(stack.services["etcd1"]["networks"])
+
+
+@pytest.mark.usefixtures("_inside")
+def test_going_back_leaves_the_members_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The swarm would replace all of them at once."""
+    stack = made()
+    base = Release(1, 0, "", stack.of(stack.long_running))
+    monkeypatch.setenv("PATRONI_IMAGE", "registry.test/patroni:2")
+    monkeypatch.setenv("API_REPLICAS", "5")
+    newer = made()
+    file = newer.of(newer.long_running)
+    back = database.kept(base, file).file["services"]
+    assert {name: back[name] for name in stack.database} == {
+        name: file["services"][name] for name in stack.database
+    }
+    assert back["api"] == base.file["services"]["api"]
+    # Nor do they come into a release that has its database elsewhere.
+    without = {name: one for name, one in base.file["services"].items() if name[-1] not in "123"}
+    kept = database.kept(replace(base, file=base.file | {"services": without}), file)
+    assert kept.file["services"].keys() == without.keys()
+
+
+def test_members_are_of_the_version_that_one_machine_has() -> None:
+    """So that it is told in two places, and is one."""
+    pinned = re.search(
+        r"(?m)^ARG POSTGRES_IMAGE=(.+)$", (ROOT / "db/patroni/Dockerfile").read_text()
+    )
+    assert pinned
+    assert f"${{POSTGRES_IMAGE:-{pinned[1]}}}" in (ROOT / "compose.yaml").read_text()
 
 
 def test_database_of_its_own_is_refused(url: Path, monkeypatch: pytest.MonkeyPatch) -> None:
