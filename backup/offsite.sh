@@ -85,7 +85,7 @@ trap 'exit 0' TERM INT
 while true; do
     if copy > /tmp/said 2>&1; then
         rm -f /tmp/alarm
-        date +%s > /tmp/copied
+        date +%s > /tmp/copying && mv /tmp/copying /tmp/copied
     else
         grep -m 1 -i -E 'fatal|error|unable' /tmp/said > /tmp/alarm || tail -n 1 /tmp/said > /tmp/alarm
         say "not copied: $(cat /tmp/alarm)"
