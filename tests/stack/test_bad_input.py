@@ -274,16 +274,16 @@ def test_code_that_crashes_is_built_again_once_it_is_mended(stack: Stack) -> Non
     assert stack.answers()
 
 
-def test_service_that_crashes_again_and_again_fails_the_start(stack: Stack, tmp_path: Path) -> None:
+def test_service_that_crashes_again_and_again_fails_the_start(stack: Stack) -> None:
     """Though it has no health check, so that Compose takes it for started."""
-    crashing = tmp_path / "crashing.yaml"
+    crashing = stack.folder / "crashing.yaml"
     image = docker("compose", "config", "--images", "db").split()[0]
     crashing.write_text(
         f"services:\n  crashing:\n    image: {image}\n    restart: unless-stopped\n"
         "    entrypoint: [sh, -c, 'sleep 1; echo nobody to write to; exit 3']\n"
         "    tmpfs: [/var/lib/postgresql]\n"
     )
-    stack.environment["COMPOSE_FILE"] = f"compose.yaml:{crashing}"
+    stack.environment["COMPOSE_FILE"] = f"compose.yaml:{crashing.name}"
     for start in ("the first", "one that finds everything running"):
         done = stack.run("python3", "-m", "ops.up", check=False)
         assert done.returncode != 0, start
