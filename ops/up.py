@@ -13,8 +13,9 @@ from ops.images import Image, Images, has_this_server
 from ops.masquerade import masquerade
 from ops.rollout import Rollout
 from ops.service import Service
-from ops.stack import Container, Stack, State, running
+from ops.stack import SERVICE, Container, Stack, State, running
 from ops.terminal import Terminal
+from ops.workers import workers
 
 # On a slow disk, a first database takes its time.
 _WAIT_SECONDS = 180
@@ -42,7 +43,7 @@ def up(terminal: Terminal) -> None:
                 roll_out(stack, images, image, terminal, held)
             restarts = {one.id: one.restarts for one in stack.containers()}
             with standby.replacing(stack, terminal), terminal.step("starting the stack"):
-                start(stack, images, image, terminal)
+                start(stack, images, image, terminal, serves=serves)
                 await_steadiness(stack, restarts, terminal)
             images.point_at(image)
         finally:
@@ -143,8 +144,15 @@ def roll_out(
         rollout.to(image, base=service.image)
 
 
-def start(stack: Stack, images: Images, image: Image, terminal: Terminal) -> None:
+def start(stack: Stack, images: Images, image: Image, terminal: Terminal, *, serves: bool) -> None:
     """Start what does not run yet, with an image that Compose may not know of before it works.
+
+    Args:
+        stack: Where.
+        images: Its images.
+        image: What Compose shall take for the present one.
+        terminal: Who may break it off.
+        serves: Whether replicas serve, which then are what they should be.
 
     Raises:
         UserError: It fails; whatever did is quoted.
@@ -153,6 +161,9 @@ def start(stack: Stack, images: Images, image: Image, terminal: Terminal) -> Non
     name = images.pointer if image == images.current() else images.reference(image.tag)
     try:
         with masquerade(images.pointer, name) as environment:
+            if serves:
+                # First: `up` of Compose 2.26 replaces whatever depends on what it replaces.
+                compose("create", *_needs(stack), environment=environment)
             compose(
                 *("up", "--detach", "--wait", f"--wait-timeout={_WAIT_SECONDS}"),
                 environment=environment,
@@ -168,6 +179,18 @@ def start(stack: Stack, images: Images, image: Image, terminal: Terminal) -> Non
                 compose("stop", *sorted(begun))
         said = "\n".join(failed) or unwell(containers) or f"the stack does not start: {error}"
         raise UserError(said) from None
+
+
+def _needs(stack: Stack) -> list[str]:
+    """Return what the app's services depend on, and what that depends on."""
+    app = [SERVICE, *workers(stack)]
+    found: set[str] = set()
+    left = list(app)
+    while left:
+        needs = set(stack.service(left.pop()).get("depends_on", {})) - found
+        found |= needs
+        left += needs
+    return sorted(found.difference(app))
 
 
 def await_steadiness(stack: Stack, restarts: Mapping[str, int], terminal: Terminal) -> None:
