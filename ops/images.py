@@ -18,7 +18,7 @@ from host.commands import UserError, output
 from host.images import ORIGIN
 from image.commands import MARK
 from ops.docker import ROOT, DockerError, compose, docker, inspect, tail
-from ops.stack import SERVICE, Stack
+from ops.stack import MIGRATE, SERVICE, Stack
 from ops.terminal import Terminal
 
 KEPT = 5
@@ -327,8 +327,19 @@ class Images:
         return self.find(image.id) or image
 
     def point_at(self, image: Image) -> None:
-        """Make an image the one that Compose runs."""
+        """Make an image the one that Compose runs, and have `migrate` be of it.
+
+        For `up` of Compose 2.26 replaces at once whatever depends on what it replaces.
+        """
+        migrate = self._stack.containers(MIGRATE)
+        stale = [one.id for one in migrate if one.image != image.id]
+        if stale:
+            with suppress(DockerError):  # somebody has just started it
+                docker("rm", *stale)
         docker("tag", image.id, self.pointer)
+        if stale:
+            with suppress(DockerError):
+                compose("create", "--no-recreate", "--no-build", MIGRATE)
 
     def forget(self, tag: str) -> None:
         """Remove a tag, and its image where nothing else needs it."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from host.commands import UserError
 from ops.docker import DockerError, compose, tail
 from ops.images import Image, Images
-from ops.stack import Stack
+from ops.stack import MIGRATE, Stack
 from ops.terminal import Terminal
 
 # What `migrate` says where it can tell no newer version of this app from another app.
@@ -37,7 +37,7 @@ def check_database(stack: Stack, images: Images) -> None:
         return
     by = by_present_url(stack)
     try:
-        run(*by, "--env=LOG_LEVEL=ERROR", "migrate", "python", "-m", "_berth.postgres")
+        run(*by, "--env=LOG_LEVEL=ERROR", MIGRATE, "python", "-m", "_berth.postgres")
     except DockerError as error:
         raise UserError(tail(str(error), 1)) from None
 
@@ -55,7 +55,7 @@ def by_present_url(stack: Stack) -> list[str]:
     except DockerError as error:
         raise UserError(str(error)) from None
     found = ["--env=DATABASE_URL_FILE=/run/app/tried/database-url"]
-    if stack.service("migrate")["environment"]["DATABASE_CA_FILE"]:
+    if stack.service(MIGRATE)["environment"]["DATABASE_CA_FILE"]:
         found.append("--env=DATABASE_CA_FILE=/run/app/tried/database-ca.pem")
     return found
 
@@ -87,7 +87,7 @@ def migrate(
                 own(database)  # which an update of Berth may have given another right
             name = images.reference(image.tag)
             settings = ("--env=LOG_LEVEL=INFO", f"--env=DATABASE_NAME={database}")
-            said = run(*settings, "migrate", environment={"API_IMAGE": name})
+            said = run(*settings, MIGRATE, environment={"API_IMAGE": name})
         except DockerError as error:
             raise UserError(
                 f"`migrate` failed, so nothing else has changed; its last words:\n  {error}"

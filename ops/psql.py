@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from host.commands import UserError, carried_out
 from ops import one_shots
 from ops.docker import compose
-from ops.stack import Stack, ids, running
+from ops.stack import MIGRATE, Stack, ids, running
 
 # As `migrate` logs in, which knows the owner's password. None of it shows in `docker inspect`.
 _SAY = """
@@ -38,7 +38,7 @@ def psql() -> None:
     if not databases and not stack.database_is_elsewhere:
         raise UserError("the database does not run: `make up`")
     one_off = ("run", "--rm", "--no-deps", "--no-TTY", *one_shots.by_present_url(stack))
-    said = compose(*one_off, "migrate", "python", "-m", "_berth.run", "python", "-c", _SAY)
+    said = compose(*one_off, MIGRATE, "python", "-m", "_berth.run", "python", "-c", _SAY)
     variables, authority = (json.loads(line) for line in said.splitlines()[-2:])
     variables["PSQL_HISTORY"] = os.devnull  # else it is kept beside the data
     if authority:
@@ -68,7 +68,7 @@ def _exec(container: str, variables: Iterable[str]) -> list[str]:
 @contextmanager
 def _beside_migrate(stack: Stack, authority: str) -> Iterator[str]:
     """Have a container with psql where `migrate` reaches a database elsewhere; yields its name."""
-    (network,) = stack.service("migrate")["networks"]
+    (network,) = stack.service(MIGRATE)["networks"]
     name = f"{stack.project}-psql-{os.getpid()}"
     with subprocess.Popen(
         [

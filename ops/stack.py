@@ -11,6 +11,7 @@ from ops import dotenv
 from ops.docker import ROOT, compose, docker, inspect
 
 SERVICE = "api"
+MIGRATE = "migrate"
 _LABEL = "com.docker.compose"
 # What services read from the repository when they start, and never again: Compose mounts it, and
 # sees no difference when it changes. The app's server is in its image.

@@ -6,9 +6,10 @@ import time
 
 from host.commands import UserError
 from ops import one_shots, program
+from ops.stack import MIGRATE
 from ops.swarm import database, engine, rollout, source
 from ops.swarm.release import Releases, held
-from ops.swarm.stack_file import MIGRATE, StackFile
+from ops.swarm.stack_file import StackFile
 from ops.terminal import Terminal
 
 

@@ -13,7 +13,7 @@ from ops.images import Image, Images, has_this_server
 from ops.masquerade import masquerade
 from ops.rollout import Rollout
 from ops.service import Service
-from ops.stack import SERVICE, Container, Stack, State, running
+from ops.stack import MIGRATE, SERVICE, Container, Stack, State, running
 from ops.terminal import Terminal
 from ops.workers import workers
 
@@ -124,7 +124,7 @@ def any_healthy(stack: Stack, terminal: Terminal) -> bool:
 def has_failed(stack: Stack) -> bool:
     """Whether the present version did not come up: its replicas are ill, or its migration is."""
     return bool(running(stack.replicas())) or any(
-        one.exit_code for one in stack.containers("migrate")
+        one.exit_code for one in stack.containers(MIGRATE)
     )
 
 
@@ -236,7 +236,7 @@ def failed_one_shots(stack: Stack, containers: list[Container]) -> list[str]:
 def _ending(one: Container) -> str:
     if not one.out_of_memory:
         return f"failed with exit code {one.exit_code}"
-    return "ran out of its memory" + (" (API_MEMORY)" if one.service == "migrate" else "")
+    return "ran out of its memory" + (" (API_MEMORY)" if one.service == MIGRATE else "")
 
 
 def unwell(containers: list[Container]) -> str:

@@ -7,11 +7,10 @@ from typing import Any
 from host.commands import UserError
 from ops.docker import DockerError, docker
 from ops.rollout import Pace
-from ops.stack import SERVICE
+from ops.stack import MIGRATE, SERVICE
 from ops.swarm import engine
 from ops.swarm.engine import Service
 from ops.swarm.release import Release
-from ops.swarm.stack_file import MIGRATE
 from ops.terminal import Terminal
 
 _POLL_SECONDS = 0.5

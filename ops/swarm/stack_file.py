@@ -14,8 +14,8 @@ from typing import Any
 
 from host.commands import UserError
 from ops.docker import ROOT
+from ops.stack import MIGRATE
 
-MIGRATE = "migrate"
 # A label of each container: a digest of what its service is.
 VERSION = "berth.version"
 # As they are.

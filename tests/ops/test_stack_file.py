@@ -13,9 +13,10 @@ import yaml
 
 from host.commands import UserError
 from ops.docker import ROOT
+from ops.stack import MIGRATE
 from ops.swarm import database, source
 from ops.swarm.release import Release
-from ops.swarm.stack_file import LOST, MIGRATE, StackFile
+from ops.swarm.stack_file import LOST, StackFile
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 STEPS = {
     "build": "* --file=- build *",
     "migrate": "* run --rm * migrate *",
+    "create": "* compose * create *",
     "start": "* up --detach *",
     "move": "* tag *:current *",
     "drain": "* container stop *",
