@@ -106,13 +106,19 @@ def revive_machine(swarm: Swarm, number: int) -> None:
     whole(swarm)
 
 
-def restart_each(swarm: Swarm) -> Event:
-    """Clients are led away from a machine, it is drained, restarted, and serves again."""
+def restart_each(swarm: Swarm, prepare: Callable[[int], None] = lambda _: None) -> Event:
+    """Clients are led away from a machine, it is drained, restarted, and serves again.
+
+    Args:
+        swarm: Where.
+        prepare: What is done before that, given the machine's number.
+    """
     machines = swarm.machines
 
     def event(load: Load) -> None:
         load.mark()
         for number in machines.numbers:
+            prepare(number)
             other = number % machines.count + 1
             lead_away(swarm, number)
             time.sleep(1)  # for what is under way by then

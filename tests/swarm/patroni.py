@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.stack.authority import Authority
-from tests.stack.stack import DOMAIN, HERE, REPOSITORY, copy_of_repository, docker, image
+from tests.stack.stack import DOMAIN, REPOSITORY, docker, image
 from tests.swarm.database import Database
 from tests.swarm.machines import Machines
-from tests.swarm.swarm import Spread, Swarm
+from tests.swarm.swarm import Swarm, stack_on
 
 _IMAGE = "berth-test-patroni:1"
 # In the container of a member.
@@ -76,7 +76,6 @@ def deployed(machines: Machines, scratch: Path, **settings: str) -> Iterator[Swa
     """Deploy the example."""
     authority = Authority(scratch / "authority")
     authority.certify(DOMAIN)
-    folder = authority.file.parent
     docker(
         *("build", "--quiet", f"--tag={_IMAGE}", f"--build-arg=POSTGRES_IMAGE={image('postgres')}"),
         *(f"--file={REPOSITORY}/db/patroni/Dockerfile", str(REPOSITORY)),
@@ -86,28 +85,9 @@ def deployed(machines: Machines, scratch: Path, **settings: str) -> Iterator[Swa
         machines.docker(1, "node", "update", label, f"node{number}")
         own = ("install", "-d", "-o", "999", "-g", "999", _BACKUPS)
         docker("exec", machines.container(number), *own)
-    given = {
-        "DOCKER_HOST": machines.endpoint(1),
-        "DOMAIN": DOMAIN,
-        "TLS_CERTIFICATE": f"{folder}/{DOMAIN}.pem",
-        "TLS_KEY": f"{folder}/{DOMAIN}-key.pem",
-        "PATRONI_IMAGE": machines.push(_IMAGE),
-        "BACKUP_DIR": _BACKUPS,
-        "TRAEFIK_IMAGE": machines.push(image("traefik")),
-        "HAPROXY_IMAGE": machines.push(image("haproxy")),
-        "COMPOSE_FILE": f"compose.yaml:{HERE}/compose.faults.yaml",
-        "FAULTS_FILE": f"{REPOSITORY}/tests/faults.py",
-        # What the machines' own ports are; those of this machine lead there.
-        "HTTP_PORT": "80",
-        "HTTPS_PORT": "443",
-        # All of a load comes from one address, which is no client's way of using it.
-        "RATE_LIMIT": "0",
-        "CLIENT_IN_FLIGHT": "100000",
-        "RESPONSE_SECONDS": "10",
-    } | settings
-    stack = Spread("berth-test-members", given, copy_of_repository(scratch), authority.file)
-    stack.ports = dict(machines.https)
-    members = Members("", folder, authority.file, machines, stack.project)
+    given = {"PATRONI_IMAGE": machines.push(_IMAGE), "BACKUP_DIR": _BACKUPS} | settings
+    stack = stack_on(machines, "berth-test-members", scratch, authority, **given)
+    members = Members("", authority.file.parent, authority.file, machines, stack.project)
     swarm = Swarm(machines, stack, members)
     print(swarm.make("swarm-deploy", f"IMAGE={swarm.build()}"))
     yield swarm

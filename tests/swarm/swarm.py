@@ -101,35 +101,54 @@ class Swarm:
         assert_among(json.loads(self.database.sql(ROWS)), load)
 
 
+def stack_on(
+    machines: Machines, project: str, scratch: Path, authority: Authority, **settings: str
+) -> Spread:
+    """Return a stack with the example, still to be deployed.
+
+    Args:
+        machines: Where to.
+        project: Its name.
+        scratch: A folder for a copy of the repository.
+        authority: Who issued its certificate.
+        settings: Further variables.
+    """
+    folder = authority.file.parent
+    given = {
+        "DOCKER_HOST": machines.endpoint(1),
+        "DOMAIN": DOMAIN,
+        "TLS_CERTIFICATE": f"{folder}/{DOMAIN}.pem",
+        "TLS_KEY": f"{folder}/{DOMAIN}-key.pem",
+        "TRAEFIK_IMAGE": machines.push(image("traefik")),
+        "HAPROXY_IMAGE": machines.push(image("haproxy")),
+        "COMPOSE_FILE": f"compose.yaml:{HERE}/compose.faults.yaml",
+        "FAULTS_FILE": f"{REPOSITORY}/tests/faults.py",
+        # What the machines' own ports are; those of this machine lead there.
+        "HTTP_PORT": "80",
+        "HTTPS_PORT": "443",
+        # All of a load comes from one address, which is no client's way of using it.
+        "RATE_LIMIT": "0",
+        "CLIENT_IN_FLIGHT": "100000",
+        "RESPONSE_SECONDS": "10",
+    }
+    copy, ports = copy_of_repository(scratch), dict(machines.https)
+    return Spread(project, given | settings, copy, authority.file, ports=ports)
+
+
 @contextlib.contextmanager
 def deployed(machines: Machines, scratch: Path) -> Iterator[Swarm]:
     """Deploy the example, and leave machines as they were."""
     authority = Authority(scratch / "authority")
     authority.certify(DOMAIN)
-    folder = authority.file.parent
     with elsewhere(machines, authority) as database:
-        settings = {
-            "DOCKER_HOST": machines.endpoint(1),
-            "DOMAIN": DOMAIN,
-            "TLS_CERTIFICATE": f"{folder}/{DOMAIN}.pem",
-            "TLS_KEY": f"{folder}/{DOMAIN}-key.pem",
-            "DATABASE_URL_FILE": str(database.url),
-            "DATABASE_CA": str(database.authority),
-            "TRAEFIK_IMAGE": machines.push(image("traefik")),
-            "HAPROXY_IMAGE": machines.push(image("haproxy")),
-            "COMPOSE_FILE": f"compose.yaml:{HERE}/compose.faults.yaml",
-            "FAULTS_FILE": f"{REPOSITORY}/tests/faults.py",
-            # What the machines' own ports are; those of this machine lead there.
-            "HTTP_PORT": "80",
-            "HTTPS_PORT": "443",
-            # All of a load comes from one address, which is no client's way of using it.
-            "RATE_LIMIT": "0",
-            "CLIENT_IN_FLIGHT": "100000",
-            "RESPONSE_SECONDS": "10",
-        }
-        copy = copy_of_repository(scratch)
-        stack = Spread("berth-test-swarm", settings, copy, authority.file)
-        stack.ports = dict(machines.https)
+        stack = stack_on(
+            machines,
+            "berth-test-swarm",
+            scratch,
+            authority,
+            DATABASE_URL_FILE=str(database.url),
+            DATABASE_CA=str(database.authority),
+        )
         swarm = Swarm(machines, stack, database)
         swarm.make("swarm-deploy", f"IMAGE={swarm.build()}")
         yield swarm

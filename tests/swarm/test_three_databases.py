@@ -12,12 +12,9 @@ from tests.stack.load import Load
 from tests.stack.stack import docker, poll
 from tests.swarm import patroni
 from tests.swarm.events import (
-    Event,
-    await_answers,
-    await_elsewhere,
     kill_machine,
     lead_away,
-    lead_back,
+    restart_each,
     revive_machine,
     under_load,
 )
@@ -144,36 +141,19 @@ def test_machine_that_is_cut_off_acknowledges_nothing(three: Swarm, members: Mem
     assert away(load) < AWAY_SECONDS
 
 
-def restart_each(three: Swarm, members: Members) -> Event:
-    """As on three machines with a database elsewhere, and the primary is moved away before."""
-    machines = three.machines
+def test_each_machine_is_restarted_in_turn(three: Swarm, members: Members) -> None:
+    """As with a database elsewhere, after a switchover, which a few requests see."""
 
-    def event(load: Load) -> None:
-        load.mark()
-        for number in machines.numbers:
-            if members.machine("Leader") == number:
-                to = f"--candidate=postgres{members.machine('Sync Standby')}"
-                members.run(f"postgres{number}", *PATRONICTL, "switchover", to, "--force")
-                poll("three members", members.is_whole, seconds=WHOLE_SECONDS)
-            other = number % 3 + 1
-            lead_away(three, number)
-            time.sleep(1)  # for what is under way by then
-            machines.docker(other, "node", "update", "--availability=drain", f"node{number}")
-            await_elsewhere(three, number)
-            machines.restart(number)
-            machines.docker(other, "node", "update", "--availability=active", f"node{number}")
-            await_answers(three, number)
-            lead_back(three)
+    def move_primary(number: int) -> None:
+        poll("three members", members.is_whole, seconds=WHOLE_SECONDS)
+        if members.machine("Leader") == number:
+            to = f"--candidate=postgres{members.machine('Sync Standby')}"
+            members.run(f"postgres{number}", *PATRONICTL, "switchover", to, "--force")
             poll("three members", members.is_whole, seconds=WHOLE_SECONDS)
 
-    return event
-
-
-def test_each_machine_is_restarted_in_turn(three: Swarm, members: Members) -> None:
-    """After a switchover, which a few requests see."""
-    load = under_load(
-        three, "each drained and restarted after a switchover", restart_each(three, members)
-    )
+    name = "each drained and restarted after a switchover"
+    load = under_load(three, name, restart_each(three, move_primary))
+    poll("three members", members.is_whole, seconds=WHOLE_SECONDS)
     assert [one for one in load.outcomes if one.lost and not one.refused] == []
     assert away(load) < WHOLE_SECONDS * 3
 
