@@ -117,7 +117,7 @@ sbom: ## List what is in the image, as CycloneDX: make sbom > sbom.json
 test: ## Run the tests, on real stacks with real certificates, or TESTS=tests/app
 	@python3 -m host
 	@python3 -m host.venv
-	PYTEST_ADDOPTS="$$PYTEST_ADDOPTS $$TESTS" .venv/bin/pytest $(if $(TESTS),,--numprocesses=3)
+	PYTEST_ADDOPTS="$$PYTEST_ADDOPTS $$TESTS" .venv/bin/pytest $(if $(TESTS),,--numprocesses=2)
 
 test-swarm: ## Run all tests of three machines, each an engine in a container; PLAIN=1 compares
 	@python3 -m host

@@ -43,7 +43,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         scratch,
         scale=REPLICAS,
         folder=copy_of_repository(scratch),
-        overlays=["faults"],
+        overlays=["faults", "young"],
         API_REPLICAS=str(REPLICAS),
     ) as stack:
         yield stack
