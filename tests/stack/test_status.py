@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -277,13 +276,15 @@ def test_total_outage_shows_as_errors(
     browser: Browser, watched: Stack, client: requests.Session
 ) -> None:
     """On the page and in an alert, though no replica is there that would count its failures."""
+    gone = 'the service \\"api@docker\\" does not exist'
+    before = watched.logs("traefik").count(gone)
     watched.compose("stop", "api")
+    # What arrives while Traefik still learns of the last one's end is tried there for seconds.
+    poll("Traefik's word", lambda: watched.logs("traefik").count(gone) > before)
     fires = 'ALERTS{alertname="ErrorRate",alertstate="firing"}'
 
     def is_seen() -> bool:
-        # One that arrives while Traefik learns of the last replica's end is tried there for longer.
-        with suppress(requests.Timeout):
-            assert watched.get("/items").status_code == requests.codes.service_unavailable
+        assert watched.get("/items").status_code == requests.codes.service_unavailable
         return bool(ask(watched, client, fires))
 
     poll("the alert", is_seen, seconds=60)
